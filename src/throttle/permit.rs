@@ -237,7 +237,8 @@ impl<'w> Gate<'w> {
             return Ok(Permit::NotNow(NotNow::until(why, until)));
         }
         if let Some((governor, pace)) = self.governor.zip(control.pace()) {
-            governor.pacer.believe(Quiet { nap_ms: pace.nap_ms, probe_ms: pace.probe_ms });
+            let (nap_ms, probe_ms) = (pace.nap_ms, pace.probe_ms);
+            governor.pacer.believe(Quiet { nap_ms, probe_ms, ..Quiet::default() });
         }
         let nice_ratio = control.nice_ratio(self.rollup, is_backfill);
         Ok(Permit::Given(Throttle::new(self.governor, nice_ratio)))

@@ -36,7 +36,7 @@ fn are_all(found: &[(f64, String)], ratio: f64, hold: &str) {
 }
 
 #[tokio::test]
-async fn a_role_that_sees_no_statistics_and_a_replica_have_the_slow_pace() {
+async fn a_role_that_sees_no_statistics_a_replica_and_a_still_clock_have_the_slow_pace() {
     let database = Database::create().await;
     let name = database.url().rsplit('/').next().unwrap().to_owned();
     let role = format!("blind_{:08x}", fastrand::u32(..));
@@ -53,8 +53,17 @@ async fn a_role_that_sees_no_statistics_and_a_replica_have_the_slow_pace() {
          ALTER DATABASE {name} SET search_path = replica, pg_catalog, public; DROP ROLE {role}"
     );
     owner.sql(&stand_in).await;
-    owner.worker.close().await;
     are_all(&paces(&worker_at(database.url()).await).await, 30.0, "sessions unseen");
+    // One whose clock stands still within a statement.
+    let still = "CREATE OR REPLACE FUNCTION replica.pg_is_in_recovery() RETURNS boolean LANGUAGE sql \
+                 AS 'SELECT false'; CREATE FUNCTION replica.clock_timestamp() RETURNS timestamptz \
+                 LANGUAGE sql AS 'SELECT pg_catalog.now()'";
+    owner.sql(still).await;
+    owner.worker.close().await;
+    let found = paces(&worker_at(database.url()).await).await;
+    assert_eq!(found[0], (30.0, "naps unseen".to_owned()));
+    // Other tests may strain what is seen.
+    assert!(found.iter().all(|(ratio, _)| *ratio == 30.0), "{found:?}");
 }
 
 /// Its transaction shows no load on processors or disks, so that naps and the probe are as on a

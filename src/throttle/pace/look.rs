@@ -1,6 +1,7 @@
 //! Looks at the server, and the signals that follow from several of them.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -18,6 +19,12 @@ const RATE_SECONDS_MAX: f64 = 3.0;
 /// blocks of its own reads are in the same counter, and sessions report theirs once a second.
 const UNREAD_SECONDS_MIN: f64 = 0.9;
 
+/// A nap that lasts less than look.sql asks for was measured by a clock that is too coarse.
+const NAP_MS_MIN: f64 = 0.8;
+
+/// A length that so many further looks in a row show to the microsecond is no measurement.
+const REPEATS_MAX: u32 = 8;
+
 /// What was seen of blocks holds for this many seconds.
 const BLOCKS_SECONDS_MAX: f64 = 60.0;
 
@@ -28,6 +35,8 @@ pub(crate) struct Look {
     pub(super) at: f64,
     pub(super) nap_ms: Option<f64>,
     pub(super) probe_ms: Option<f64>,
+    /// How long this process waited for the answer, by its own clock.
+    pub(super) answer_ms: Option<f64>,
     pub(super) transactions: Option<f64>,
     pub(super) blocks: Option<f64>,
     pub(super) sessions: Option<f64>,
@@ -42,12 +51,18 @@ pub(crate) struct Look {
 impl Look {
     pub(super) const SQL: &'static str = include_str!("look.sql");
 
-    /// Reads the answer. `begun` and `reads` are this process's own work.
-    pub(super) fn read(row: &PgRow, begun: f64, reads: u64) -> Result<Self, sqlx::Error> {
+    /// Reads the answer, which took `waited`. `begun` and `reads` are this process's own work.
+    pub(super) fn read(
+        row: &PgRow,
+        waited: Duration,
+        begun: f64,
+        reads: u64,
+    ) -> Result<Self, sqlx::Error> {
         Ok(Self {
             at: row.try_get("at")?,
             nap_ms: row.try_get("nap_ms")?,
             probe_ms: row.try_get("probe_ms")?,
+            answer_ms: Some(waited.as_secs_f64() * 1e3),
             transactions: row.try_get("transactions")?,
             blocks: row.try_get("blocks")?,
             sessions: row.try_get("sessions")?,
@@ -62,6 +77,8 @@ impl Look {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Looks {
     recent: VecDeque<Look>,
+    naps: Repeats,
+    probes: Repeats,
     blocks: OthersBlocks,
 }
 
@@ -83,8 +100,9 @@ impl Looks {
             self.recent.pop_front();
         }
         Seen {
-            nap_ms: look.nap_ms,
-            probe_ms: look.probe_ms,
+            nap_ms: self.naps.fresh(look.nap_ms).filter(|ms| *ms >= NAP_MS_MIN),
+            probe_ms: self.probes.fresh(look.probe_ms).filter(|ms| *ms > 0.0),
+            answer_ms: look.answer_ms,
             transactions,
             sessions: look.sessions,
             blocks: self.blocks.rate(look.at),
@@ -98,14 +116,31 @@ impl Looks {
     }
 
     /// Transactions a second since the oldest look, without this process's own. A server counts
-    /// transactions up to a second late, so that it may count those of a second more.
+    /// transactions up to a second late, so that it may count those of a second more. Each look is
+    /// a transaction, so that a counter that stands still counts none.
     fn transactions(&self, look: &Look) -> Option<f64> {
         let oldest = self.recent.front().filter(|old| look.at - old.at >= RATE_SECONDS_MIN)?;
         let seconds = look.at - oldest.at;
         let all = look.transactions? - oldest.transactions?;
         let own = (look.begun - oldest.begun) * (1.0 + 1.0 / seconds);
         // After a reset of the statistics the counter starts again at zero.
-        (all >= 0.0).then(|| (all - own).max(0.0) / seconds)
+        (all > 0.0).then(|| (all - own).max(0.0) / seconds)
+    }
+}
+
+/// How often in a row a signal had the same value.
+#[derive(Clone, Debug, Default)]
+struct Repeats {
+    last: Option<f64>,
+    times: u32,
+}
+
+impl Repeats {
+    /// The value, unless too many looks in a row show it.
+    fn fresh(&mut self, value: Option<f64>) -> Option<f64> {
+        self.times = if value == self.last { self.times.saturating_add(1) } else { 0 };
+        self.last = value;
+        value.filter(|_| self.times < REPEATS_MAX)
     }
 }
 
@@ -187,6 +222,37 @@ mod tests {
         assert_eq!(add(3, 500.0), None);
         assert!((4..20).map(|tenths| add(tenths, 500.0)).last().unwrap().is_some());
         assert_eq!(add(21, 1.0), None);
+    }
+
+    #[test]
+    fn a_counter_that_stands_still_is_unseen() {
+        let mut looks = Looks::default();
+        let own = |tenths: u32| f64::from(tenths);
+        let seen = (0..30).map(|tenths| looks.add(look(tenths, (0.0, 0.0), own(tenths), 0)));
+        assert_eq!(seen.last().unwrap().transactions, None);
+    }
+
+    #[test]
+    fn a_length_that_never_changes_and_one_that_cannot_be_are_unseen() {
+        let lengths = |of: &dyn Fn(u32) -> f64| {
+            let mut looks = Looks::default();
+            let with = |tenths: u32| Look {
+                nap_ms: Some(of(tenths)),
+                probe_ms: Some(of(tenths)),
+                ..look(tenths, (10.0, 0.0), 0.0, 0)
+            };
+            let seen: Vec<_> = (0..20).map(|tenths| looks.add(with(tenths))).collect();
+            let is_nap = seen.iter().map(|it| it.nap_ms.is_some()).collect::<Vec<_>>();
+            let is_probe = seen.iter().map(|it| it.probe_ms.is_some()).collect::<Vec<_>>();
+            (is_nap, is_probe)
+        };
+        let first = |count| (0..20).map(|place| place < count).collect::<Vec<_>>();
+        assert_eq!(lengths(&|_| 1.0), (first(8), first(8)));
+        assert_eq!(lengths(&|tenths| 1.0 + f64::from(tenths % 3) / 1e3), (first(20), first(20)));
+        // A clock of 16 ms.
+        let coarse = |tenths: u32| if tenths % 4 == 3 { 15.6 } else { 0.0 };
+        let shown = (0..20).map(|tenths| tenths % 4 == 3).collect::<Vec<_>>();
+        assert_eq!(lengths(&coarse), (shown.clone(), shown));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 -- How busy the server is beside Tallymark, as any role can see it. A session is in a transaction
 -- while it holds the lock of its virtual transaction. The probe counts for about 5 ms, which takes
 -- longer where its processor is shared: a shorter one would end within one turn of the scheduler.
--- The length of each nap, and of the probe, is measured by the server's clock.
+-- The length of each nap, and of the probe, is measured by the server's clock. Without `track_counts`
+-- the server counts no blocks.
 SELECT extract(epoch FROM clock_timestamp())::float8 AS at,
        pg_is_in_recovery() AS is_replica,
        s.transactions, s.blocks, o.sessions, n.nap_ms, p.counted,
        extract(epoch FROM p.done - p.begun)::float8 * 1000 AS probe_ms
 FROM (SELECT sum(xact_commit + xact_rollback)::float8 AS transactions,
-             sum(blks_read)::float8 AS blocks
+             sum(blks_read) FILTER (WHERE current_setting('track_counts') = 'on')::float8 AS blocks
       FROM pg_stat_database) AS s,
      (SELECT count(DISTINCT l.pid)::float8 AS sessions
       FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid

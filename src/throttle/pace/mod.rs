@@ -4,6 +4,9 @@
 //! paces. Each process starts at the slow one, whose effect was measured beside a busy application.
 //! A few calm looks lead to the second one. Only a server on which nothing else works is read
 //! without rests. Strain leads back to the first, as does a look that shows nothing.
+//!
+//! A signal may lie. Naps and the probe are measured by the server's clock, and the answer to the
+//! same look by this process's own, so that a faster pace needs two clocks that agree.
 
 mod look;
 pub(crate) mod pacer;
@@ -49,6 +52,8 @@ pub enum Sense {
     Naps,
     /// How long a fixed count takes.
     Probe,
+    /// How long this process waits for the answer, by its own clock.
+    Answer,
     /// Transactions of others.
     Transactions,
     /// Sessions of others in a transaction at this moment.
@@ -64,6 +69,8 @@ pub(crate) struct Seen {
     pub(crate) nap_ms: Option<f64>,
     /// Milliseconds that a fixed count took.
     pub(crate) probe_ms: Option<f64>,
+    /// Milliseconds that this process waited for the look's answer.
+    pub(crate) answer_ms: Option<f64>,
     /// Transactions of others per second.
     pub(crate) transactions: Option<f64>,
     /// Sessions of others that are in a transaction.
@@ -153,8 +160,8 @@ impl Course {
         match unseen(seen, quiet) {
             None => course,
             Some(_) if strain.is_some() => Self { ratio: SLOW, ..course },
-            // Rates take a second. What was seen meanwhile counts.
-            Some(sense @ (Sense::Transactions | Sense::Blocks)) => {
+            // Rates and a baseline of answers take a second. What was seen meanwhile counts.
+            Some(sense @ (Sense::Transactions | Sense::Blocks | Sense::Answer)) => {
                 Self { ratio: SLOW, hold: Hold::Unseen(sense), ..course }
             }
             Some(sense) => Self { hold: Hold::Unseen(sense), ..Self::default() },
@@ -190,6 +197,7 @@ fn unseen(seen: &Seen, quiet: &Quiet) -> Option<Sense> {
         (Sense::Probe, is_seen(seen.probe_ms) && quiet.probe_limit().is_some()),
         (Sense::Transactions, is_seen(seen.transactions)),
         (Sense::Blocks, is_seen(seen.blocks)),
+        (Sense::Answer, is_seen(seen.answer_ms) && quiet.answer_limit().is_some()),
     ];
     all.into_iter().find(|(_, is_seen)| !is_seen).map(|(sense, _)| sense)
 }
@@ -200,6 +208,7 @@ fn strain(seen: &Seen, quiet: &Quiet) -> Option<Sense> {
         (Sense::Blocks, seen.blocks, Some(BLOCKS_CALM)),
         (Sense::Naps, seen.nap_ms, quiet.nap_limit()),
         (Sense::Probe, seen.probe_ms, quiet.probe_limit()),
+        (Sense::Answer, seen.answer_ms, quiet.answer_limit()),
     ];
     let is_strained = |(value, limit): (f64, f64)| value > limit || value.is_nan();
     let strained =
@@ -227,6 +236,7 @@ impl fmt::Display for Sense {
         f.write_str(match self {
             Self::Naps => "naps",
             Self::Probe => "probe",
+            Self::Answer => "answer",
             Self::Transactions => "transactions",
             Self::Sessions => "sessions",
             Self::Blocks => "blocks",

@@ -151,12 +151,14 @@ impl Pacer {
             doing: DOING,
             sql: Look::SQL.to_owned(),
         };
+        let watch = Stopwatch::start();
         let answer = source.run_whole(&whole).await;
+        let waited = watch.elapsed();
         let (begun, reads) = {
             let state = self.state();
             (state.own.iter().map(Begun::so_far).sum(), state.reads)
         };
-        let look = answer.map(|rows| rows.first().map(|row| Look::read(row, begun, reads)));
+        let look = answer.map(|rows| rows.first().map(|row| Look::read(row, waited, begun, reads)));
         let look = match look {
             Ok(Some(Ok(look))) => Ok(look),
             Ok(Some(Err(source_error))) => Err(DbError::new(source.side(), DOING, source_error)),
@@ -174,9 +176,7 @@ impl Pacer {
         let is_blind = look.is_none_or(|look| look.is_replica);
         state.blind = is_blind.then(Stopwatch::start);
         let seen = look.map(|look| state.looks.add(*look)).unwrap_or_default();
-        if let Some((nap_ms, probe_ms)) = seen.nap_ms.zip(seen.probe_ms) {
-            state.recent.add(nap_ms, probe_ms);
-        }
+        state.recent.add(&seen);
         let quiet = state.stored.or_lower(state.recent.quiet());
         state.course = state.course.next(&seen, &quiet, self.nice_min);
         let Course { ratio, hold, .. } = state.course;

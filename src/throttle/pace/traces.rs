@@ -1,6 +1,7 @@
 //! The law replayed against recorded traces: looks at a PostgreSQL 15 on two processors, about a
 //! tenth of a second apart. The columns of a trace are those of look.sql: the server's clock, the
 //! length of a nap and of the probe, transactions and blocks so far, and sessions in a transaction.
+//! A worker waits for an answer at least as long as the server naps three times and counts.
 
 use proptest::prelude::*;
 
@@ -25,7 +26,10 @@ const OUTSIDE: &str = include_str!("traces/outside.txt");
 const DISKS: &str = include_str!("traces/disks.txt");
 
 /// The baseline of the server on which the traces were recorded.
-const BASELINE: Quiet = Quiet { nap_ms: Some(1.07), probe_ms: Some(4.7) };
+const BASELINE: Quiet = Quiet { nap_ms: Some(1.07), probe_ms: Some(4.7), answer_ms: None };
+
+/// The rest of an answer: its way, and the server's other work for it.
+const WAY_MS: f64 = 1.0;
 
 fn looks(trace: &str) -> Vec<Look> {
     let look = |line: &str| {
@@ -37,6 +41,7 @@ fn looks(trace: &str) -> Vec<Look> {
             at,
             nap_ms: Some(nap_ms),
             probe_ms: Some(probe_ms),
+            answer_ms: Some(nap_ms.mul_add(3.0, probe_ms) + WAY_MS),
             transactions: Some(transactions),
             blocks: Some(blocks),
             sessions: Some(sessions),
@@ -52,9 +57,7 @@ fn courses(looks: &[Look], stored: Quiet, nice_min: f64) -> Vec<Course> {
     let mut course = Course::default();
     let next = |look: &Look| {
         let seen = seen_so_far.add(*look);
-        if let Some((nap_ms, probe_ms)) = seen.nap_ms.zip(seen.probe_ms) {
-            recent.add(nap_ms, probe_ms);
-        }
+        recent.add(&seen);
         course = course.next(&seen, &stored.or_lower(recent.quiet()), nice_min);
         course
     };
@@ -105,19 +108,44 @@ fn beside_an_application_on_a_calm_server_the_pace_is_the_one_beside_others() {
 }
 
 #[test]
-fn on_busy_processors_the_pace_is_slow_and_a_nap_alone_or_a_probe_alone_may_lie() {
+fn on_busy_processors_the_pace_is_slow_whatever_one_clock_says() {
+    let liars: [fn(&mut Look, &Look); 10] = [
+        |_, _| {},
+        |look, calm| look.nap_ms = calm.nap_ms,
+        |look, calm| look.probe_ms = calm.probe_ms,
+        |look, calm| (look.nap_ms, look.probe_ms) = (calm.nap_ms, calm.probe_ms),
+        |look, calm| look.answer_ms = calm.answer_ms,
+        |look, _| look.nap_ms = Some(1.0),
+        |look, _| look.probe_ms = Some(4.7),
+        |look, _| (look.nap_ms, look.probe_ms) = (Some(1.0), Some(4.7)),
+        // A clock that moves once in a while.
+        |look, _| (look.nap_ms, look.probe_ms) = (Some(0.0), Some(0.0)),
+        |look, _| look.answer_ms = Some(9.0),
+    ];
     for trace in [SATURATED, OUTSIDE] {
-        let looks = looks(trace);
-        assert!(share(&looks, BASELINE, SLOW..=SLOW) > 0.9, "{trace}");
-        let calm_naps = lying(&looks, |look, calm| look.nap_ms = calm.nap_ms);
-        assert!(share(&calm_naps, BASELINE, SLOW..=SLOW) > 0.9, "{trace}");
+        for (place, lie) in liars.iter().enumerate() {
+            let looks = lying(&looks(trace), lie);
+            assert!(share(&looks, BASELINE, SLOW..=SLOW) == 1.0, "{place}: {trace}");
+            // Where load is all that a process has seen.
+            assert!(share(&looks, Quiet::default(), SLOW..=SLOW) > 0.9, "{place}: {trace}");
+        }
     }
-    // The probe of a server with many processors is always fast. The other sessions still hold the
-    // pace at the one beside them.
-    let fast_probe = lying(&looks(SATURATED), |look, calm| {
-        (look.probe_ms, look.nap_ms) = (calm.probe_ms, calm.nap_ms);
-    });
-    assert!(share(&fast_probe, BASELINE, 0.0..=13.9) == 0.0);
+}
+
+#[test]
+fn what_never_changes_counts_as_unseen_on_a_quiet_server_too() {
+    let stuck: [fn(&mut Look, &Look); 4] = [
+        |look, _| look.nap_ms = Some(1.0),
+        |look, _| look.probe_ms = Some(4.7),
+        |look, _| look.transactions = Some(0.0),
+        |look, _| (look.nap_ms, look.probe_ms) = (Some(0.0), Some(16.0)),
+    ];
+    for stuck in stuck {
+        for trace in [QUIET, APPLICATION] {
+            let looks = lying(&looks(trace), stuck);
+            assert!(share(&looks, BASELINE, SLOW..=SLOW) == 1.0);
+        }
+    }
 }
 
 #[test]
@@ -130,9 +158,10 @@ fn blocks_that_others_miss_make_the_pace_slow_where_naps_and_probe_see_nothing()
 
 #[test]
 fn a_blind_look_at_any_signal_keeps_the_pace_slow() {
-    let blind: [fn(&mut Look); 5] = [
+    let blind: [fn(&mut Look); 6] = [
         |look| look.nap_ms = None,
         |look| look.probe_ms = None,
+        |look| look.answer_ms = None,
         |look| look.transactions = None,
         |look| look.blocks = None,
         |look| look.sessions = None,
@@ -178,10 +207,11 @@ fn seen() -> impl Strategy<Value = Seen> {
             1 => Just(None),
         ]
     };
-    (value(), value(), value(), value(), value()).prop_map(
-        |(nap_ms, probe_ms, transactions, sessions, blocks)| Seen {
+    (value(), value(), value(), value(), value(), value()).prop_map(
+        |(nap_ms, probe_ms, answer_ms, transactions, sessions, blocks)| Seen {
             nap_ms,
             probe_ms,
+            answer_ms,
             transactions,
             sessions,
             blocks,
@@ -198,13 +228,14 @@ proptest! {
         all in prop::collection::vec(seen(), 1..60),
         nice_min in 0.0..30.0_f64,
     ) {
-        let is_strained = |seen: &Seen| strain(seen, &BASELINE).is_some();
+        let quiet = Quiet { answer_ms: Some(0.0), ..BASELINE };
+        let is_strained = |seen: &Seen| strain(seen, &quiet).is_some();
         let is_alone = |seen: &Seen| !is_strained(seen) && others(seen).is_none();
-        let is_seen = |seen: &Seen| unseen(seen, &BASELINE).is_none();
+        let is_seen = |seen: &Seen| unseen(seen, &quiet).is_none();
         let mut course = Course::default();
         for (place, now) in all.iter().enumerate() {
             let before = course;
-            course = course.next(now, &BASELINE, nice_min);
+            course = course.next(now, &quiet, nice_min);
             prop_assert!((nice_min..=SLOW).contains(&course.ratio), "{course:?}");
             let last = |count: usize| all[..=place].iter().rev().take(count);
             if course.is_fast() && !before.is_fast() {
