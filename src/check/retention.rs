@@ -6,6 +6,8 @@
 //! under way. Then they are deleted in pieces. Their markers stay, and say when. A worker that is
 //! killed leaves the rest to the next tick.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::purgeable::{self, SealWish};
@@ -102,11 +104,14 @@ async fn delete_old(
     }
     ready::check(worker, rollup).await?;
     let mut drops = rollup.partition_by.is_some();
+    // The pace is found once deleting takes its time.
+    let mut work = Duration::ZERO;
     // Bounded by the deadline: each statement deletes a slice or is the last of its kind.
     while deadline.remaining(&*worker.clock) >= BEGIN_MIN {
         let gate = ready::gate(worker, rollup, Some(worker.clock.now()));
         let patience = Patience::Until { deadline, needed: BEGIN_MIN };
         let Permit::Given(throttle) = gate.permit(None, patience).await? else { return Ok(()) };
+        let throttle = gate.listen(throttle, work, patience).await;
         let watch = Stopwatch::start();
         // Whole partitions first. Where they are in use, their rows are deleted like all others.
         let dropped = match drops {
@@ -118,7 +123,8 @@ async fn delete_old(
             Some(piece) => piece,
             None => worker.target.keep_away(rollup, before).await?,
         };
-        throttle.chunk_read(watch.elapsed(), false);
+        work = watch.elapsed();
+        throttle.chunk_read(work, false);
         if piece.slices == 0 && !drops {
             worker.checkpoints.note_kept_until(&rollup.name, before).await?;
             return Ok(());

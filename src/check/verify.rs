@@ -11,6 +11,7 @@ use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::model::rollup::Rollup;
 use crate::model::slice::{Slice, boundaries};
+use crate::source::reading::nap::Nap;
 use crate::source::reading::shape::Shape;
 use crate::source::reading::zones::Offsets;
 use crate::source::{self, SliceJob, settle};
@@ -47,6 +48,16 @@ pub enum Compared {
 /// whole time limit.
 const NARROWER: usize = 4;
 
+/// A comparison of a slice with several buckets is cut so that a statement works for about this long.
+const PIECE_WORK: Duration = Duration::from_millis(660);
+
+/// A comparison holds its slot for at most about this long for the sake of its naps. A longer one works
+/// without naps, and rests afterwards.
+const NAPPING_MAX: Duration = Duration::from_secs(30);
+
+/// With naps, a comparison is to end within this part of its time limit.
+const NAPPING_SHARE: u32 = 4;
+
 /// The options of a comparison.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
@@ -79,7 +90,7 @@ pub async fn verify_slice(
         false => None,
     };
     let open_until = known.and_then(|known| known.outcome).and_then(|it| it.open_until);
-    let whole = Piece { slice, open_until, pieces: 1 };
+    let whole = Piece { slice, open_until, pieces: 1, work: None };
     verify_in(worker, rollup, whole, Asked { timeout, limit, patience: timeout }).await
 }
 
@@ -91,15 +102,26 @@ struct Piece {
     open_until: Option<DateTime<Utc>>,
     /// About this number of statements from the start.
     pieces: u64,
+    /// How long the source worked when the slice was computed.
+    work: Option<Duration>,
+}
+
+/// The number of buckets of the first statement, where a slice of `all` was computed in `pieces` by this
+/// `work`.
+fn first_step(all: usize, pieces: u64, work: Option<Duration>) -> usize {
+    let by_work = work.map_or(1, |work| work.as_millis() / PIECE_WORK.as_millis() + 1);
+    let pieces = u128::from(pieces).max(by_work);
+    all.div_ceil(usize::try_from(pieces).unwrap_or(usize::MAX))
 }
 
 /// As [`verify_slice`].
 async fn verify_in(
     worker: &Worker,
     rollup: &Rollup,
-    Piece { slice, open_until, pieces }: Piece,
+    whole: Piece,
     Asked { timeout, limit, patience }: Asked,
 ) -> Result<SliceVerification, WorkError> {
+    let Piece { slice, open_until, .. } = whole;
     let shape = ready::check(worker, rollup).await?;
     let job = SliceJob { rollup, shape: &shape, slice, open_until };
     if rollup.mirror.is_some() {
@@ -107,21 +129,32 @@ async fn verify_in(
     }
     let (cut, start) = (cuts(job), slice.start());
     compare_zones(worker, rollup, &shape, slice).await?;
-    let mut step = cut.len().div_ceil(usize::try_from(pieces.max(1)).unwrap_or(usize::MAX));
+    let mut step = first_step(cut.len(), whole.pieces, whole.work);
     let (mut place, mut differences, mut examples) = (0, 0, Vec::new());
-    // Bounded: a statement advances by a bucket or more, or the next one takes fewer.
+    let (mut bucket_work, mut may_nap) =
+        (whole.work.map(|it| it.div_f64(counted(cut.len()))), true);
+    // Bounded: a statement advances by a bucket or more, or the next one goes without naps, or takes
+    // fewer.
     while place < cut.len() {
-        let next = place + step;
+        let next = (place + step).min(cut.len());
+        let work = bucket_work.map(|work| work.mul_f64(counted(next - place)));
         let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
         let limit = limit.saturating_sub(examples.len());
         let governor = worker.governor_of(rollup);
-        let what = Verification { job, buckets, timeout, limit, governor };
-        match compare_permitted(worker, &what, patience).await {
+        let what = Verification { job, buckets, timeout, nap: None, limit, governor };
+        let mut asking = Asking { work, may_nap, nap: None, patience };
+        match compare_permitted(worker, &what, &mut asking).await {
             Ok((found, throttle)) => {
                 differences += found.differences;
                 examples.extend(found.examples.into_iter().take(limit));
+                bucket_work = Some(found.work.div_f64(counted(next - place)));
                 place = next;
-                throttle.chunk_read(found.work, false);
+                throttle.chunk_read(found.work, asking.nap.is_some());
+            }
+            Err(WorkError::Db(error))
+                if error.kind() == DbErrorKind::Cancelled && asking.nap.is_some() =>
+            {
+                may_nap = false;
             }
             Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
                 step = narrower(step.min(cut.len() - place));
@@ -139,6 +172,11 @@ pub(crate) fn cuts(SliceJob { rollup, shape, slice, .. }: SliceJob<'_>) -> Vec<D
     let mut cut = boundaries(rollup.bucket, rollup.calendar.zone(), start, slice.end());
     cut.retain(|bucket| *bucket == start || shape.axis.cut(start, *bucket) == Some(*bucket));
     cut
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number of buckets")]
+const fn counted(buckets: usize) -> f64 {
+    buckets as f64
 }
 
 /// The number of buckets of the next statement, after one with so many that was cancelled.
@@ -170,23 +208,50 @@ async fn count_things(worker: &Worker, job: SliceJob<'_>) -> Result<SliceVerific
     })
 }
 
-/// Waits for the gate, then compares. It waits for a busy source as long as a statement may take,
-/// and for a slot as long as `patience` says.
+/// How a statement is to be run.
+struct Asking {
+    /// Its expected work, if that is known.
+    work: Option<Duration>,
+    may_nap: bool,
+    /// The naps with which it ran.
+    nap: Option<Nap>,
+    /// The longest wait for a slot.
+    patience: Duration,
+}
+
+impl Asking {
+    /// The naps at the pace of this moment, if they leave enough of the time limit.
+    fn nap_at(&self, throttle: &Throttle<'_>, timeout: Duration) -> Option<Nap> {
+        let longest = NAPPING_MAX.min(timeout / NAPPING_SHARE);
+        let fits = self.work?.mul_f64(throttle.stretch()) <= longest;
+        throttle.nap().filter(|_| self.may_nap && fits)
+    }
+}
+
+/// Waits for the gate, finds the pace, then compares. It waits for a busy source as long as a statement
+/// may take.
 async fn compare_permitted<'w>(
     worker: &'w Worker,
     what: &Verification<'w>,
-    patience: Duration,
+    asking: &mut Asking,
 ) -> Result<(Comparison, Throttle<'w>), WorkError> {
+    let patience = asking.patience;
     let mut gate = ready::gate(worker, what.job.rollup, None).for_slice(what.job.slice);
     let waits = Patience::AtMost { load: what.timeout, slot: patience };
     // Bounded by the patience.
     loop {
         let not_now = match gate.permit(None, waits).await? {
             Permit::NotNow(not_now) => not_now,
-            Permit::Given(throttle) => match worker.target.verify(gate.source, what).await {
-                Err(TargetError::NotNow(why)) => NotNow::because(why),
-                found => return Ok((found?, throttle)),
-            },
+            Permit::Given(throttle) => {
+                let work = asking.work.unwrap_or_default();
+                let throttle = gate.listen(throttle, work, waits).await;
+                asking.nap = asking.nap_at(&throttle, what.timeout);
+                let what = Verification { nap: asking.nap, ..*what };
+                match worker.target.verify(gate.source, &what).await {
+                    Err(TargetError::NotNow(why)) => NotNow::because(why),
+                    found => return Ok((found?, throttle)),
+                }
+            }
         };
         if let Err(not_now) = gate.wait(not_now, waits).await {
             let is_slot = matches!(not_now.why, Why::SlotsTaken { .. });
@@ -265,8 +330,9 @@ pub(crate) async fn compare_asked(
     // A slice that was read in chunks is compared in as many pieces.
     let pieces = before.outcome.as_ref().map_or(1, |outcome| outcome.chunks);
     let open_until = before.outcome.as_ref().and_then(|outcome| outcome.open_until);
-    let piece = Piece { slice, open_until, pieces };
-    let found = match verify_in(worker, rollup, piece, asked).await {
+    let work = before.outcome.as_ref().map(|outcome| Duration::from_millis(outcome.source_ms));
+    let whole = Piece { slice, open_until, pieces, work };
+    let found = match verify_in(worker, rollup, whole, asked).await {
         Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled => {
             return pending(Why::TooLarge(asked.timeout.as_secs()));
         }
@@ -341,4 +407,37 @@ pub(crate) fn standing_of(
     let view = standings::view(worker, rollup, &Watermark::default(), worker.clock.now());
     let view = View { definition: definition.to_owned(), ..view };
     view.judge(Some(checkpoint), slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{NiceRatio, Settings};
+    use crate::throttle::Governor;
+
+    #[test]
+    fn a_comparison_naps_where_that_holds_its_slot_for_seconds() {
+        let governor = Governor::new(Settings::default());
+        let naps = |work: Option<u64>, ratio: f64, timeout: u64| {
+            let throttle = Throttle::new(Some(&governor), Some(NiceRatio::Fixed(ratio)));
+            let (work, patience) = (work.map(Duration::from_millis), Duration::ZERO);
+            let asking = Asking { work, may_nap: true, nap: None, patience };
+            asking.nap_at(&throttle, Duration::from_secs(timeout)).is_some()
+        };
+        assert!(
+            naps(Some(660), 30.0, 300) && naps(Some(4000), 6.0, 300) && naps(Some(0), 30.0, 300)
+        );
+        assert!(!naps(Some(1000), 30.0, 300) && !naps(Some(660), 0.0, 300));
+        // Its time limit counts, too, and work that nobody knows may be any.
+        assert!(!naps(Some(660), 30.0, 60) && !naps(None, 30.0, 300));
+    }
+
+    #[test]
+    fn a_comparison_is_cut_by_the_chunks_and_the_work_of_its_slice() {
+        let second = |count| Some(Duration::from_secs(count));
+        let cut =
+            [(1, None), (3, None), (1, second(0)), (1, second(2)), (9, second(2)), (0, second(99))];
+        let steps = cut.map(|(pieces, work)| first_step(24, pieces, work));
+        assert_eq!(steps, [24, 8, 24, 6, 3, 1]);
+    }
 }

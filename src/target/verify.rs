@@ -14,7 +14,8 @@ use crate::model::clock::Stopwatch;
 use crate::model::sql::ident;
 use crate::model::text::cut_json;
 use crate::source::SliceJob;
-use crate::source::reading::read::{self, Form};
+use crate::source::reading::nap::Nap;
+use crate::source::reading::read::{Form, select_napping};
 use crate::throttle::Governor;
 
 /// The temporary table for rows from another database. It is gone at the end of the comparison.
@@ -29,6 +30,8 @@ pub(crate) struct Verification<'a> {
     pub(crate) buckets: (DateTime<Utc>, DateTime<Utc>),
     /// Time limit of each statement.
     pub(crate) timeout: Duration,
+    /// The rests within each statement that reads the source.
+    pub(crate) nap: Option<Nap>,
     /// The maximum number of differing groups to return, at least one, as they carry the total.
     pub(crate) limit: usize,
     /// Decides whether the source can be read now. `None`: the source is not read.
@@ -42,7 +45,7 @@ pub(crate) struct Comparison {
     pub(crate) differences: u64,
     /// The first of them.
     pub(crate) examples: Vec<Difference>,
-    /// How long the source worked, without the connection's time.
+    /// How long the source worked, without the connection's time and the naps.
     pub(crate) work: Duration,
 }
 
@@ -56,7 +59,7 @@ impl Target {
         source: &Db,
         what: &Verification<'_>,
     ) -> Result<Comparison, TargetError> {
-        let Verification { job, timeout, buckets, governor, .. } = *what;
+        let Verification { job, timeout, buckets, governor, nap, .. } = *what;
         let SliceJob { rollup, shape, slice, .. } = job;
         let options = StatementOptions {
             shrink: None,
@@ -69,12 +72,12 @@ impl Target {
         let bounds = job.rows_behind(buckets);
         let label = job.label();
         if self.holds_source_of(rollup) {
-            let input = read::select(rollup, shape, Form::Whole, bounds, false);
+            let input = select_napping(rollup, shape, Form::Whole, bounds, false, nap);
             let mut tx =
                 options.enter(source.begin(Access::ReadOnly, timeout, &label).await?).await?;
             let watch = Stopwatch::start();
             let (differences, examples) = self.compare(&mut tx, what, &input).await?;
-            let work = watch.elapsed();
+            let work = without(nap, watch.elapsed());
             tx.rollback().await?;
             return Ok(Comparison { differences, examples, work });
         }
@@ -84,10 +87,10 @@ impl Target {
         let stage = Self::stage(rollup);
         let sql = format!("CREATE TEMP TABLE verify_stage (LIKE {stage}) ON COMMIT DROP");
         tx.execute("making a temporary stage", sql).await?;
-        let select = read::select(rollup, shape, Form::Whole, bounds, true);
+        let select = select_napping(rollup, shape, Form::Whole, bounds, true, nap);
         let watch = Stopwatch::start();
         copy(reader, &mut tx, TEMP_STAGE, job, &select).await?;
-        let work = watch.elapsed();
+        let work = without(nap, watch.elapsed());
         let input = merged(TEMP_STAGE, shape, slice, Form::Whole);
         let (differences, examples) = self.compare(&mut tx, what, &input).await?;
         tx.rollback().await?;
@@ -175,6 +178,11 @@ impl Target {
             limit = limit.max(1),
         )
     }
+}
+
+/// The work of a statement that took `elapsed` with its naps.
+fn without(nap: Option<Nap>, elapsed: Duration) -> Duration {
+    nap.map_or(elapsed, |nap| elapsed.saturating_sub(nap.slept(elapsed)))
 }
 
 /// One group in which the rollup differs from the source.

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
+use tallymark::check::verify::{self, Compared};
 
 use crate::support::pooler::PgBouncer;
-use crate::support::world::{EVENTS, Setup, Urls, World, random_events};
+use crate::support::world::{BUDGET, EVENTS, Setup, Urls, World, random_events};
 use crate::support::{Database, postgres};
 
 /// Looks, a tenth of a second apart, that lead to the fastest pace on a quiet server.
@@ -98,4 +99,26 @@ async fn a_backfill_that_finds_its_pace_counts_every_row() {
     // The naps of a day would have taken a second, so that it looked first.
     let (ratio, hold) = world.worker.governor.found_pace().unwrap();
     assert!((0.0..=30.0).contains(&ratio), "{ratio} {hold}");
+    // So does a comparison.
+    let slice = world.slice("2026-01-01");
+    let compared = verify::compare(&world.worker, world.rollup(), slice, BUDGET, 3).await.unwrap();
+    assert_eq!(compared, Compared::Same);
+}
+
+/// The source's rows are read with naps, and those of the table without.
+#[tokio::test]
+async fn a_comparison_with_naps_finds_every_difference() {
+    for across in [false, true] {
+        let setup = Setup { source: "nice_ratio = 2", across, ..Setup::default() };
+        let world = World::new(&format!("{EVENTS}; {}", random_events(1, 3000)), setup).await;
+        world.run("2026-01-01").await;
+        let (rollup, slice) = (world.rollup(), world.slice("2026-01-01"));
+        let compare =
+            async || verify::compare(&world.worker, rollup, slice, BUDGET, 3).await.unwrap();
+        assert_eq!(compare().await, Compared::Same);
+        let one = "UPDATE stats.daily SET events = events + 1 WHERE ctid = (SELECT min(ctid) FROM stats.daily)";
+        world.target_sql(one).await;
+        let Compared::Drift(1, found) = compare().await else { panic!("no drift") };
+        assert_eq!((found.differences, found.examples.len()), (1, 1));
+    }
 }

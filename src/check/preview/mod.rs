@@ -119,14 +119,15 @@ pub(crate) async fn preview(
     };
     let mut gate = ready::gate(worker, rollup, None);
     let cut = verify::cuts(job);
-    let (mut place, mut step) = (0, cut.len());
+    let (mut place, mut step, mut work) = (0, cut.len(), Duration::ZERO);
     // Bounded: a statement advances by a bucket or more, or the next one takes fewer.
     while place < cut.len() {
         let next = place + step;
         let buckets = (cut[place], cut.get(next).copied().unwrap_or(slice.end()));
-        match reading.read(&mut gate, buckets, &mut preview).await {
-            Ok(()) => place = next,
+        match reading.read(&mut gate, buckets, work, &mut preview).await {
+            Ok(read) => (place, work) = (next, read),
             Err(WorkError::Db(error)) if error.kind() == DbErrorKind::Cancelled && step > 1 => {
+                work = options.timeout;
                 step = verify::narrower(step.min(cut.len() - place));
             }
             Err(error) => return Err(error),
@@ -144,16 +145,18 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads some buckets, and adds them to the preview.
+    /// Reads some buckets, which is `expected` to take its time, and adds them to the preview. Returns
+    /// the source's work.
     async fn read(
         &self,
         gate: &mut Gate<'_>,
         buckets: (DateTime<Utc>, DateTime<Utc>),
+        expected: Duration,
         preview: &mut Preview,
-    ) -> Result<(), WorkError> {
+    ) -> Result<Duration, WorkError> {
         const DOING: &str = "reading the slice";
         let Self { worker, job: SliceJob { rollup, shape, .. }, options, foreign } = self;
-        let (mut tx, throttle) = self.enter(gate).await?;
+        let (mut tx, throttle) = self.enter(gate, expected).await?;
         if rollup.plan_guard && preview.rows_read == 0 {
             let (start, end) = self.job.window();
             let planned = plan_guard::inspect(&mut tx, rollup, shape, start, end).await?;
@@ -177,7 +180,9 @@ impl Reading<'_> {
         tx.rollback().await?;
         throttle.chunk_read(work, false);
         preview.source_ms += whole_ms(work);
-        let (Some(foreign), Some(parity)) = (foreign, &mut preview.against) else { return Ok(()) };
+        let (Some(foreign), Some(parity)) = (foreign, &mut preview.against) else {
+            return Ok(work);
+        };
         let theirs = match theirs {
             Some(theirs) => theirs,
             None => {
@@ -197,18 +202,23 @@ impl Reading<'_> {
             return Err(WorkError::Usage(fault));
         }
         parity.add(foreign, ours, theirs, options.limit);
-        Ok(())
+        Ok(work)
     }
 
-    /// A transaction on the source that may read. Waits for a busy source as long as a statement may
-    /// take.
-    async fn enter<'w>(&self, gate: &mut Gate<'w>) -> Result<(Tx, Throttle<'w>), WorkError> {
+    /// A transaction on the source that may read, and the pace of that moment. Waits for a busy source
+    /// as long as a statement may take.
+    async fn enter<'w>(
+        &self,
+        gate: &mut Gate<'w>,
+        expected: Duration,
+    ) -> Result<(Tx, Throttle<'w>), WorkError> {
         let waits = Patience::AtMost { load: self.options.timeout, slot: self.options.timeout };
         // Bounded by the patience.
         loop {
             let not_now = match permit(gate, waits).await? {
                 Permit::NotNow(not_now) => not_now,
                 Permit::Given(throttle) => {
+                    let throttle = gate.listen(throttle, expected, waits).await;
                     let label = self.job.label();
                     let begin = gate.source.begin(Access::ReadOnly, self.options.timeout, &label);
                     let mut tx = begin.await?;
