@@ -23,14 +23,14 @@ WITH __diff AS MATERIALIZED (
     ) __o ON {same_group}
 ), __gone AS (
     DELETE FROM {rollup} __r USING __diff __d
-    WHERE __r.ctid = __d.__tid{same_partition} AND __d.{time} IS NULL AND __r.{time} >= {start} AND __r.{time} < {end}
+    WHERE __r.ctid = __d.__tid{same_partition} AND __d.{time} IS NULL AND __r.{time} >= {start} AND __r.{time} < {end}{nap}
     RETURNING __r.{time} AS __at
 ), __added AS (
     INSERT INTO {rollup} ({columns}) SELECT {columns} FROM __diff WHERE __tid IS NULL{nap}
     RETURNING {time} AS __at
 ), __changed AS (
     UPDATE {rollup} __r SET {assignments} FROM __diff __d
-    WHERE __r.ctid = __d.__tid{same_partition} AND __d.__differs AND __r.{time} >= {start} AND __r.{time} < {end}
+    WHERE __r.ctid = __d.__tid{same_partition} AND __d.__differs AND __r.{time} >= {start} AND __r.{time} < {end}{nap}
     RETURNING __r.{time} AS __at
 )
 {counts}
