@@ -78,5 +78,6 @@ pub(crate) use scrub::{Budget, DRIFT_MAX, PAGE, ScrubProgress};
 pub use seal::Seal;
 pub use state::State;
 pub(crate) use store::Created;
+pub(crate) use together::Wanted;
 pub use watermark::Watermark;
 pub(crate) use workload::Spending;

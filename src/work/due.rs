@@ -190,12 +190,17 @@ impl Plan {
 
 /// The instant from which the checkpoints must be read to know what is due. It is the watermark, or
 /// earlier where slices are to run again for late rows, or the start of history where some slices
-/// hold another definition.
+/// hold another definition than the `present` one.
 #[must_use]
-pub(crate) fn read_from(rollup: &Rollup, seen: &Watermark, now: DateTime<Utc>) -> DateTime<Utc> {
+pub(crate) fn read_from(
+    rollup: &Rollup,
+    seen: &Watermark,
+    present: &str,
+    now: DateTime<Utc>,
+) -> DateTime<Utc> {
     let watermark = match seen.definition() {
         _ if seen.moved_from(rollup).is_some() => None,
-        Some(definition) if definition == seen.definition_of(rollup) => seen.until(),
+        Some(definition) if definition == present => seen.until(),
         _ => None,
     };
     let watermark = watermark.unwrap_or(rollup.start).max(rollup.start);

@@ -52,8 +52,8 @@ pub(crate) async fn after(
     now: DateTime<Utc>,
 ) -> Result<Standings, WorkError> {
     Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
-    let from = read_from(rollup, &seen, now);
     let view = view(worker, rollup, &seen, now);
+    let from = read_from(rollup, &seen, &view.definition, now);
     let checkpoints = match after.and_then(|after| after.since(from)) {
         Some(checkpoints) => checkpoints,
         None if view.has_slices(from, now) => {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Watermark};
+use crate::checkpoint::{Checkpoint, CheckpointError, Wanted, Watermark};
 use crate::model::rollup::Rollup;
-use crate::work::due::read_from;
+use crate::work::due::{View, read_from};
 use crate::work::worker::Worker;
 use crate::work::{ready, standings};
 
@@ -64,14 +64,16 @@ impl Survey {
         let mut wanted = Vec::new();
         for rollup in rollups {
             let Some(seen) = watermarks.get(&rollup.name) else { continue };
-            let from = read_from(rollup, seen, now);
-            if standings::view(worker, rollup, seen, now).has_slices(from, now) {
-                wanted.push((&*rollup.name, from, now));
+            let view = standings::view(worker, rollup, seen, now);
+            let from = read_from(rollup, seen, &view.definition, now);
+            if view.has_slices(from, now) {
+                let only = only_slice(&view, from, now);
+                wanted.push(Wanted { rollup: &rollup.name, from, to: now, only });
             }
         }
         let mut ranges = worker.checkpoints.ranges(&wanted).await?;
         let mut found = HashMap::new();
-        for (rollup, from, _) in wanted {
+        for Wanted { rollup, from, .. } in wanted {
             let Some(seen) = watermarks.remove(rollup) else { continue };
             let after = ranges.remove(rollup).map(|checkpoints| After { from, checkpoints });
             found.insert(rollup.to_owned(), Surveyed { seen, after });
@@ -100,6 +102,15 @@ impl Survey {
     }
 }
 
+/// The start of the only slice in `[from, to)` that has ended, or is open. `None`: there are more, or
+/// none.
+fn only_slice(view: &View<'_>, from: DateTime<Utc>, to: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let calendar = &view.rollup.calendar;
+    let first = calendar.containing(from);
+    let is_alone = view.has_slices(from, to) && !view.has_slices(calendar.next(first).start(), to);
+    (is_alone && first.start() >= from).then_some(first.start())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +123,38 @@ mod tests {
         assert_eq!(after().since(at("11")), Some(Vec::new()));
         // Slices before them may have been reopened.
         assert_eq!(after().since(at("09")), None);
+    }
+
+    /// The slice without which a plan is another one.
+    #[test]
+    fn the_only_slice_is_the_one_that_a_plan_looks_for() {
+        let at = |hour: u32| format!("2026-02-10T{hour:02}:00:00Z").parse().expect("an instant");
+        let text = "[source]\nurl = \"postgres://u@h/d\"\n[[rollup]]\nname = \"r\"\nfrom = \"public.t\"\n\
+                    time = \"at\"\nstart = \"2026-02-10\"\nslice = \"1 hour\"\ngrace = \"10 minutes\"\n\
+                    measures = { n = \"count\" }\n";
+        let path = std::path::Path::new("tallymark.toml");
+        let config = crate::config::Config::parse(path, text, &|_| None).expect("a configuration");
+        let view = View {
+            rollup: &config.rollups[0],
+            now: at(9) + chrono::TimeDelta::minutes(15),
+            failures_max: 5,
+            source_start: None,
+            finer_done: None,
+            definition: String::new(),
+            moved_from: None,
+            seal: None,
+            adopted: None,
+        };
+        for (from, minute, only) in [(8, 0, Some(at(8))), (7, 0, None), (9, 0, None), (7, 30, None)]
+        {
+            let from = at(from) + chrono::TimeDelta::minutes(minute);
+            let planned: Vec<_> = view.plan(&[], from, view.now).slices;
+            let all: Vec<_> = planned.iter().map(|planned| planned.slice.start()).collect();
+            assert_eq!(only_slice(&view, from, view.now), only, "{from}: {all:?}");
+            assert_eq!(
+                all == only.into_iter().collect::<Vec<_>>(),
+                only.is_some() || all.is_empty()
+            );
+        }
     }
 }

@@ -38,7 +38,7 @@ use crate::clients::db::{Db, Tx};
 
 /// Reads that wait for their answers at the same time. Of 10,000 rollups at 10 ms a read that is three
 /// seconds.
-const READS_ABREAST: usize = 32;
+pub(super) const READS_ABREAST: usize = 32;
 
 /// The result of a call on a store.
 pub(crate) type StoreAnswer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

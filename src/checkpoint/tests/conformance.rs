@@ -10,7 +10,7 @@ use super::super::store::{
     Change, Cond, Is, Item, Key, Query, Sorts, UNFINISHED, Update, Value, Written,
 };
 use super::{Fixture, ROLLUP, at, on_each_store, start, wish};
-use crate::checkpoint::{Checkpoint, CheckpointError, ClaimError};
+use crate::checkpoint::{Checkpoint, CheckpointError, ClaimError, Wanted};
 
 async fn put(fixture: &Fixture, attributes: &[(&str, Value)]) -> Item {
     let mut item = key(ROLLUP, start()).to_item();
@@ -158,8 +158,20 @@ async fn many_rollups_are_read_together_as_each_is_read_alone() {
         }
         let (from, to) = (start() + TimeDelta::hours(1), at(0));
         let mut watermarks = checkpoints.watermarks(&names).await.unwrap();
-        let wanted: Vec<_> = names.iter().map(|name| (*name, from, to)).collect();
+        let want = |only, to| names.iter().map(move |&rollup| Wanted { rollup, from, to, only });
+        let wanted: Vec<_> = want(None, to).collect();
         let mut ranges = checkpoints.ranges(&wanted).await.unwrap();
+        // One slice of each: all of them, and so few that each is a query.
+        let next = from + TimeDelta::hours(1);
+        for wanted in [want(Some(from), next).collect(), want(Some(from), next).take(9).collect()] {
+            let wanted: Vec<Wanted<'_>> = wanted;
+            let mut ranges = checkpoints.ranges(&wanted).await.unwrap();
+            for Wanted { rollup, .. } in &wanted {
+                let alone = checkpoints.range(rollup, from, next).await.ok();
+                assert_eq!(ranges.remove(*rollup), alone, "{rollup}");
+            }
+            assert!(ranges.is_empty());
+        }
         for name in &names {
             // What cannot be understood is left out, and its own read tells why.
             assert_eq!(watermarks.remove(*name), checkpoints.watermark(name).await.ok(), "{name}");
@@ -169,7 +181,8 @@ async fn many_rollups_are_read_together_as_each_is_read_alone() {
             assert_eq!(found.map(|found| found.len()), (*name != names[8]).then_some(slices));
         }
         assert!(checkpoints.watermarks(&[]).await.unwrap().is_empty());
-        assert!(checkpoints.ranges(&[(names[0], to, from)]).await.unwrap()[names[0]].is_empty());
+        let nothing = Wanted { rollup: names[0], from: to, to: from, only: None };
+        assert!(checkpoints.ranges(&[nothing]).await.unwrap()[names[0]].is_empty());
     })
     .await;
 }

@@ -96,7 +96,7 @@ fn defined(rollup: &Rollup) {
     // A slice in the year 2000, and one at the start of history.
     for now in [chrono::DateTime::from_timestamp(951_782_400, 0).unwrap_or_default(), rollup.start]
     {
-        assert!(read_from(rollup, &checkpoint::Watermark::default(), now) >= rollup.start);
+        assert!(read_from(rollup, &checkpoint::Watermark::default(), &hash, now) >= rollup.start);
         if let Some(slice) = rollup.newest(now) {
             assert!(slice.start() >= rollup.start && slice.end() <= now);
         }

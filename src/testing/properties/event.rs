@@ -75,7 +75,7 @@ fn understood(trigger: &Trigger) {
 fn scheduled(time: DateTime<Utc>) {
     for rollup in rollups() {
         let seen = Watermark::default();
-        assert!(read_from(rollup, &seen, time) >= rollup.start);
+        assert!(read_from(rollup, &seen, &seen.definition_of(rollup), time) >= rollup.start);
         if let Some(slice) = rollup.newest(time) {
             assert!(rollup.readable_at(slice) <= time, "{slice} at {time}");
         }
