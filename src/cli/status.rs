@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, ValueEnum};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -36,6 +37,9 @@ const LISTED_MAX: usize = 10;
 
 /// Calendar lines that are shown: two weeks of days.
 const LINES_DEFAULT: usize = 14;
+
+/// Rollups whose whole state is read at the same time, as each waits for the store several times.
+const LOOKS_ABREAST: usize = 16;
 
 const fn lines_default() -> usize {
     LINES_DEFAULT
@@ -207,22 +211,27 @@ impl StatusArgs {
         for block in chosen.chunks(BLOCK) {
             let now = worker.clock.now();
             let mut survey = Survey::of(worker, block, now).await.map_err(WorkError::from)?;
+            let (begun, mut looks) = (overviews.len(), Vec::new());
             for rollup in block {
                 let known = standings::surveyed(worker, rollup, &mut survey, now).await?;
-                let overview = Overview::new(worker, rollup, &known.plan, &control, now);
+                overviews.push(Overview::new(worker, rollup, &known.plan, &control, now));
                 if needs_all {
                     // The calendar shows the newest lines, which may begin before the watermark.
                     let lines = u32::try_from(self.lines).unwrap_or(u32::MAX).clamp(1, 1000);
                     let span = LineSpan::of(rollup).span() * i32::try_from(lines).unwrap_or(1000);
-                    let standings = look(worker, rollup, known, now - span, now).await?;
-                    let mut document = document(rollup, &standings);
-                    overview.add_to(&mut document);
-                    documents.push(document);
-                    if !is_overview {
-                        details.push(self.text(rollup, &standings));
-                    }
+                    looks.push(Box::pin(look(worker, rollup, known, now - span, now)));
                 }
-                overviews.push(overview);
+            }
+            let looks = stream::iter(looks).buffered(LOOKS_ABREAST);
+            let looked: Vec<RollupStatus> = looks.try_collect().await?;
+            let overviews = &overviews[begun..];
+            for ((rollup, standings), overview) in block.iter().zip(&looked).zip(overviews) {
+                let mut document = document(rollup, standings);
+                overview.add_to(&mut document);
+                documents.push(document);
+                if !is_overview {
+                    details.push(self.text(rollup, standings));
+                }
             }
         }
         let mut document = control::document(worker, &control);
