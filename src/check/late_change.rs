@@ -54,8 +54,8 @@ async fn stamped(
     axis: &Axis,
     (first, last): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<Option<DateTime<Utc>>, WorkError> {
-    let from = worker.checkpoints.changes_until(&rollup.name).await?;
-    let Some(from) = from else { return Ok(None) };
+    let searched = worker.checkpoints.searched(&rollup.name).await?;
+    let Some(from) = searched.map(|it| it.until) else { return Ok(None) };
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &rollup.name).await?;
     let (now, _) = settle::now(&mut tx).await?;
     let until = now + STAMP_AHEAD;

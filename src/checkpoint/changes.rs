@@ -11,35 +11,52 @@ use super::store::{Cond, Key, Update};
 /// The second part of its key. It sorts after every slice, because those start with a digit.
 const CHANGES: &str = "changes";
 
+/// How far the change times of a rollup's source were searched, in whole milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SearchedChanges {
+    /// The search goes on here: what changed before, and has reopened nothing, has changed again
+    /// since.
+    pub(crate) until: DateTime<Utc>,
+    /// Every change stamped before this instant has reopened its slice.
+    pub(crate) found: DateTime<Utc>,
+}
+
+impl SearchedChanges {
+    /// After a search that was completed.
+    pub(crate) const fn wholly(until: DateTime<Utc>) -> Self {
+        Self { until, found: until }
+    }
+}
+
 impl Checkpoints {
-    /// Every change stamped before this instant has reopened its slice. `None`: the search has not
-    /// started.
+    /// How far the change times were searched. `None`: the search has not started.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails or the item is malformed.
-    pub(crate) async fn changes_until(
+    pub(crate) async fn searched(
         &self,
         rollup: &str,
-    ) -> Result<Option<DateTime<Utc>>, CheckpointError> {
-        match self.item(changes_key(rollup)).await? {
-            Some(item) => Reader { item: &item }.instant("changes_until"),
-            None => Ok(None),
-        }
+    ) -> Result<Option<SearchedChanges>, CheckpointError> {
+        let Some(item) = self.item(changes_key(rollup)).await? else { return Ok(None) };
+        let read = Reader { item: &item };
+        let Some(until) = read.instant("changes_until")? else { return Ok(None) };
+        Ok(Some(SearchedChanges { until, found: read.instant("changes_found")?.unwrap_or(until) }))
     }
 
-    /// Records that every change stamped before `to`, in whole milliseconds, has reopened its
-    /// slice. Another worker may already be further.
+    /// Records how far the change times were searched. Another worker may already be further.
     ///
     /// # Errors
     /// [`CheckpointError`] if the call fails.
-    pub(crate) async fn set_changes_until(
+    pub(crate) async fn set_searched(
         &self,
         rollup: &str,
-        to: DateTime<Utc>,
+        searched: SearchedChanges,
     ) -> Result<(), CheckpointError> {
-        let (name, to) = ("changes_until", instant(to));
-        let forwards = Cond::lacks(name).or(Cond::below(name, to.clone()));
-        let update = Update::new(changes_key(rollup), forwards).set(name, to);
+        let (name, until) = ("changes_until", instant(searched.until));
+        let forwards = Cond::lacks(name).or(Cond::below(name, until.clone()));
+        let update = Update::new(changes_key(rollup), forwards)
+            .set(name, until)
+            .set("changes_found", instant(searched.found));
         self.send(update, "record the changes seen").await.map(drop)
     }
 }

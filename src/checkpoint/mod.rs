@@ -56,7 +56,7 @@ mod tests;
 pub(crate) use backfills::begun;
 pub use backfills::{Backfill, BackfillState};
 pub(crate) use bond::Bond;
-pub(crate) use changes::{KeptConsumer, Registration};
+pub(crate) use changes::{KeptConsumer, Registration, SearchedChanges};
 pub use checkpoints::Checkpoints;
 pub(crate) use claim::LEASE_MARGIN;
 pub use claim::{Claim, Lease};

@@ -1,6 +1,8 @@
 //! Pages of a mirror's things. They are staged under the fence and become the slice's rows at the
 //! end.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
@@ -9,9 +11,12 @@ use super::stage::StageProgress;
 use super::statement::columns;
 use super::{Target, TargetError};
 use crate::checkpoint::Lease;
+use crate::clients::bubble::Thing;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbError};
 use crate::model::measure::partial::ROWS;
-use crate::model::sql::timestamptz;
+use crate::model::rollup::Rollup;
+use crate::model::rollup::mirror::{ID, MODIFIED_AT};
+use crate::model::sql::{literal, timestamptz};
 use crate::source::SliceJob;
 
 /// The rows of one page, as SQL literals in the order of [`columns`].
@@ -145,5 +150,37 @@ impl Target {
         let count: i64 = row.try_get(0).map_err(|source| tx.error(DOING, source))?;
         tx.rollback().await?;
         Ok(count.unsigned_abs())
+    }
+
+    /// The IDs of those of these things whose rows are of their newest change.
+    ///
+    /// # Errors
+    /// The server refuses or cannot be reached.
+    pub(crate) async fn things_as_changed(
+        &self,
+        rollup: &Rollup,
+        things: &[&Thing],
+    ) -> Result<HashSet<String>, DbError> {
+        const DOING: &str = "comparing changes of things";
+        if things.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let row = |thing: &&Thing| {
+            format!("({}, {})", literal(&thing.id), timestamptz(thing.modified_at))
+        };
+        let rows: Vec<_> = things.iter().map(row).collect();
+        let sql = format!(
+            "SELECT t.{ID} FROM {} t JOIN (VALUES {}) AS v (id, at) \
+             ON t.{ID} = v.id AND t.{MODIFIED_AT} = v.at",
+            self.table(rollup),
+            rows.join(", "),
+        );
+        let label = format!("changes of {}", rollup.name);
+        let mut tx = self.db.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
+        let rows = tx.rows(DOING, sql).await?;
+        let ids = rows.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<_, _>>();
+        let ids = ids.map_err(|source| tx.error(DOING, source))?;
+        tx.rollback().await?;
+        Ok(ids)
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::checkpoint::SearchedChanges;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT, DbErrorKind, Tx};
 use crate::model::clock::Deadline;
 use crate::model::hint::Fault;
@@ -280,7 +281,7 @@ async fn move_marks(worker: &Worker, moving: &Moving<'_>) -> Result<bool, WorkEr
 pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<bool, WorkError> {
     things::watch_changes(worker, rollup).await?;
     if !matches!(rollup.late, Late::Column(_))
-        || worker.checkpoints.changes_until(&rollup.name).await?.is_some()
+        || worker.checkpoints.searched(&rollup.name).await?.is_some()
     {
         return Ok(true);
     }
@@ -290,7 +291,10 @@ pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<bo
     let may_be_told = settle::sees_all(&mut tx).await?;
     tx.rollback().await?;
     match until {
-        Some(until) => worker.checkpoints.set_changes_until(&rollup.name, until).await?,
+        Some(until) => {
+            let searched = SearchedChanges::wholly(until);
+            worker.checkpoints.set_searched(&rollup.name, searched).await?;
+        }
         None if may_be_told => return Ok(false),
         None => {}
     }
@@ -306,7 +310,8 @@ async fn notice_changes(
 ) -> Result<Option<DateTime<Utc>>, WorkError> {
     let shape = ready::check(worker, rollup).await?;
     let Some(axis) = &shape.changes else { return Ok(None) };
-    let from = worker.checkpoints.changes_until(&rollup.name).await?;
+    let searched = worker.checkpoints.searched(&rollup.name).await?;
+    let (from, known) = (searched.map(|it| it.until), searched.map(|it| it.found));
     let label = format!("late changes of {}", rollup.from);
     let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
     // Both sides read change times in local time, from the last look on.
@@ -317,17 +322,17 @@ async fn notice_changes(
     let until = column::seen_until(&mut tx, rollup, WAIT).await?;
     tx.rollback().await?;
     // An open transaction makes the instant uncertain. The next search will cover more.
-    let Some(mut until) = until else { return Ok(from) };
-    let Some(from) = from else {
+    let Some(mut until) = until else { return Ok(known) };
+    let Some((from, found)) = from.zip(known) else {
         // As on the first search: slices that are read from now on see every change before it.
-        worker.checkpoints.set_changes_until(&rollup.name, until).await?;
+        worker.checkpoints.set_searched(&rollup.name, SearchedChanges::wholly(until)).await?;
         return Ok(Some(until));
     };
     // A row that has changed again since `until` does not show that it had changed before.
     let mut to = seen_at + SEARCHES_LAST;
     for _ in 0..HALVINGS_MAX {
         if from >= until || deadline.remaining(&*worker.clock) < BEGIN_MIN {
-            return Ok(Some(from));
+            return Ok(known);
         }
         let mut tx = worker.source.begin(Access::ReadOnly, CATALOGUE_TIMEOUT, &label).await?;
         match column::hours(&mut tx, rollup, &shape, axis, (from, to)).await {
@@ -336,10 +341,13 @@ async fn notice_changes(
                 let (now, _) = settle::now(&mut tx).await?;
                 tx.rollback().await?;
                 if !reopen_hours(worker, rollup, &hours, now, deadline, REASON).await? {
-                    return Ok(Some(from));
+                    return Ok(known);
                 }
-                worker.checkpoints.set_changes_until(&rollup.name, until).await?;
-                return Ok(Some(if to > until { until } else { from }));
+                // Only a search to the present shows that no second change hides an earlier one.
+                let found = if to > until { until } else { found };
+                let searched = SearchedChanges { until, found };
+                worker.checkpoints.set_searched(&rollup.name, searched).await?;
+                return Ok(Some(found));
             }
             Err(error) if error.kind() == DbErrorKind::Cancelled => {
                 until = from + (until - from) / 2;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::clients::bubble::{Page, ThingSearch, Units};
-use crate::model::clock::Deadline;
+use crate::checkpoint::SearchedChanges;
+use crate::clients::bubble::{Page, Thing, ThingSearch, Units};
+use crate::model::clock::{Deadline, LAST};
 use crate::model::hint::Fault;
 use crate::model::rollup::Rollup;
 use crate::model::rollup::mirror::Mirror;
@@ -114,18 +115,18 @@ pub(crate) async fn prove_hidden_fields(worker: &Worker, rollup: &Rollup) -> Res
 /// As [`count`], or the store fails.
 pub(crate) async fn watch_changes(worker: &Worker, rollup: &Rollup) -> Result<(), WorkError> {
     let Some(mirror) = followed(rollup) else { return Ok(()) };
-    if worker.checkpoints.changes_until(&rollup.name).await?.is_some() {
+    if worker.checkpoints.searched(&rollup.name).await?.is_some() {
         return Ok(());
     }
     let now = worker.clock.now();
     let page = find(worker, rollup, &ThingSearch::count(&mirror.thing, rollup.start, now)).await?;
-    let until = page.answered_at - grace(rollup);
-    Ok(worker.checkpoints.set_changes_until(&rollup.name, until).await?)
+    let searched = SearchedChanges::wholly(page.answered_at - grace(rollup));
+    Ok(worker.checkpoints.set_searched(&rollup.name, searched).await?)
 }
 
-/// Reopens the slices of things that were changed since the last look. Each change is found once,
-/// when it has been visible for the grace. Returns the instant before which earlier looks have found
-/// all changes.
+/// Reopens the slices of things that were changed since the last look, up to the present: a thing that
+/// has changed again meanwhile shows its newest change alone. The next look begins where this one knew
+/// that all changes were visible. Returns the instant before which all changes have been found.
 ///
 /// # Errors
 /// As [`count`], or the store fails.
@@ -136,18 +137,19 @@ pub(crate) async fn notice_changes(
 ) -> Result<Option<DateTime<Utc>>, WorkError> {
     let Some(mirror) = followed(rollup) else { return Ok(None) };
     ready::check(worker, rollup).await?;
-    let from = worker.checkpoints.changes_until(&rollup.name).await?;
-    let (Some(mut from), until) = (from, worker.clock.now() - grace(rollup)) else {
-        return Ok(None);
-    };
-    let known = Some(from);
-    if until - from < LOOK_EVERY {
-        return Ok(known);
+    let Some(searched) = worker.checkpoints.searched(&rollup.name).await? else { return Ok(None) };
+    let (now, found) = (worker.clock.now(), searched.found);
+    let (mut settled, mut from) = (now - grace(rollup), searched.until);
+    if settled - found < LOOK_EVERY {
+        return Ok(Some(found));
     }
-    let (mut offset, mut tied, mut settled) = (0, None, until);
+    // Things of later slices will be read after these changes, as only their end plus the grace lets
+    // an attempt read.
+    let before = rollup.newest(now).map_or(rollup.start, |newest| newest.end());
+    let (mut to, mut offset, mut tied) = (LAST, 0, None);
     // Bounded by the deadline and the budget: each page moves the range or the offset.
     while deadline.remaining(&*worker.clock) >= BEGIN_MIN {
-        let search = ThingSearch::changes(&mirror.thing, from, until, offset);
+        let search = ThingSearch::changes(&mirror.thing, (from, to), before, offset);
         let page = find(worker, rollup, &search).await?;
         if offset > 0 && tied != Some(page.total) {
             // Something of this very instant has changed again, and has shifted the offset.
@@ -156,25 +158,58 @@ pub(crate) async fn notice_changes(
         }
         let now = page.answered_at;
         settled = settled.min(now - grace(rollup));
-        let hours: Vec<_> =
-            page.things.iter().map(|thing| MarkedHours::at(thing.created_at)).collect();
+        let hours = unread(worker, rollup, &page.things, found + grace(rollup)).await?;
         let reason = "changed in the app";
         if !late::reopen_hours(worker, rollup, &hours, now, deadline, reason).await? {
-            return Ok(known);
+            return Ok(Some(found));
         }
         let last = page.things.last().map(|thing| thing.modified_at);
-        let Some(last) = last.filter(|_| page.remaining > 0) else {
-            worker.checkpoints.set_changes_until(&rollup.name, settled).await?;
-            return Ok(known);
-        };
-        if last > from {
-            (from, offset, tied) = (last, 0, None);
-            worker.checkpoints.set_changes_until(&rollup.name, last.min(settled)).await?;
-        } else {
-            (offset, tied) = (offset + page.things.len() as u64, Some(page.total));
+        match last.filter(|_| page.remaining > 0) {
+            None if to == LAST => {
+                let searched = SearchedChanges::wholly(settled);
+                worker.checkpoints.set_searched(&rollup.name, searched).await?;
+                return Ok(Some(settled));
+            }
+            None => (from, to, offset, tied) = (to, LAST, 0, None),
+            Some(_) if to < LAST => {
+                (offset, tied) = (offset + page.things.len() as u64, Some(page.total));
+            }
+            Some(last) if last > from => {
+                from = last;
+                if last < settled {
+                    let searched = SearchedChanges { until: last, found };
+                    worker.checkpoints.set_searched(&rollup.name, searched).await?;
+                }
+            }
+            // More things than a page holds changed in one millisecond. Its total must stay the same
+            // while the rest of the app goes on.
+            Some(_) => to = from + TimeDelta::milliseconds(1),
         }
     }
-    Ok(known)
+    Ok(Some(found))
+}
+
+/// The hours of the things whose slices have to be read for these changes. The look before went up to
+/// `looked`.
+///
+/// A row that is of a thing's newest change needs no reading, unless the thing was read in the very
+/// millisecond of two changes. Those before the end of the slice, or before the last look, are free of
+/// that: the slice is read after its end, and was reopened by that look.
+async fn unread(
+    worker: &Worker,
+    rollup: &Rollup,
+    things: &[Thing],
+    looked: DateTime<Utc>,
+) -> Result<Vec<MarkedHours>, WorkError> {
+    let is_old = |thing: &&Thing| {
+        let slice = rollup.calendar.containing(thing.created_at);
+        thing.modified_at < slice.end().max(looked)
+    };
+    let old: Vec<_> = things.iter().filter(is_old).collect();
+    let kept = worker.target.things_as_changed(rollup, &old).await?;
+    let is_unread = |thing: &&Thing| !(is_old(thing) && kept.contains(&thing.id));
+    let unread = things.iter().filter(is_unread);
+    Ok(unread.map(|thing| MarkedHours::at(thing.created_at)).collect())
 }
 
 /// The mirror, if changes are looked for.

@@ -153,13 +153,17 @@ fn as_asked(things: &[Thing], search: &ThingSearch<'_>) -> Result<(), AppError> 
     let by = search.by;
     let time = |it: &Thing| if by == CREATED { it.created_at } else { it.modified_at };
     let is_outside = |it: &&Thing| time(it) < search.from || time(it) >= search.until;
-    if let Some(outside) = things.iter().find(is_outside) {
+    let is_young =
+        |it: &&Thing| search.created_before.is_some_and(|before| it.created_at >= before);
+    let outside = things.iter().find(is_outside).map(|it| (by, it, time(it)));
+    let young = || things.iter().find(is_young).map(|it| (CREATED, it, it.created_at));
+    if let Some((key, outside, at)) = outside.or_else(young) {
         return refused(
             format!(
-                "the app ignores the constraint on `{by}`: that of thing {} is {}, outside of the \
+                "the app ignores the constraint on `{key}`: that of thing {} is {}, outside of the \
                  range that was asked for",
                 shown(&outside.id),
-                rfc3339(time(outside))
+                rfc3339(at)
             ),
             "use the token of Settings → API: with fewer rights, Bubble drops constraints",
         );
@@ -219,6 +223,15 @@ mod tests {
         let thing = &page.things[0];
         assert_eq!(thing.created_at, at("2026-01-01T10:00:00.123Z"));
         assert_eq!(thing.values["amount"].get(), "0.30");
+    }
+
+    #[test]
+    fn a_thing_that_was_created_too_late_is_not_what_was_asked_for() {
+        let day = "2026-01-01T10:00:00.000Z";
+        let (asked, body) = (search(100), answer(&[row("1x1", day)], 1, 0));
+        let asked = ThingSearch::changes("order", (asked.from, asked.until), at(day), 0);
+        let error = Page::decode(body.as_bytes(), at(day), &asked).unwrap_err();
+        assert!(error.to_string().contains("the constraint on `Created Date`"), "{error}");
     }
 
     #[test]

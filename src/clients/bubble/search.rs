@@ -24,6 +24,8 @@ pub(crate) struct ThingSearch<'s> {
     pub(crate) by: &'static str,
     pub(crate) from: DateTime<Utc>,
     pub(crate) until: DateTime<Utc>,
+    /// Things that were created at this instant or later are left out.
+    pub(crate) created_before: Option<DateTime<Utc>>,
     /// Things to pass over.
     pub(crate) offset: u64,
     /// Things to return, at most [`PAGE_MAX`].
@@ -42,24 +44,34 @@ impl<'s> ThingSearch<'s> {
         until: DateTime<Utc>,
         offset: u64,
     ) -> Self {
-        Self { thing, by: CREATED, from, until, offset, limit: PAGE_MAX, contradicts: None }
+        Self {
+            thing,
+            by: CREATED,
+            from,
+            until,
+            created_before: None,
+            offset,
+            limit: PAGE_MAX,
+            contradicts: None,
+        }
     }
 
-    /// The first things of a range of changes.
+    /// The first things of a range of changes, of those that were created before an instant.
     #[must_use]
     pub(crate) const fn changes(
         thing: &'s str,
-        from: DateTime<Utc>,
-        until: DateTime<Utc>,
+        (from, until): (DateTime<Utc>, DateTime<Utc>),
+        created_before: DateTime<Utc>,
         offset: u64,
     ) -> Self {
-        Self { by: MODIFIED, ..Self::page(thing, from, until, offset) }
+        let created_before = Some(created_before);
+        Self { by: MODIFIED, created_before, ..Self::page(thing, from, until, offset) }
     }
 
     /// A search for the number of things of a range. Bubble returns at least one thing.
     #[must_use]
     pub(crate) const fn count(thing: &'s str, from: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self { thing, by: CREATED, from, until, offset: 0, limit: 1, contradicts: None }
+        Self { limit: 1, ..Self::page(thing, from, until, 0) }
     }
 
     /// Path and query, below the address of the app's branch.
@@ -81,14 +93,15 @@ impl<'s> ThingSearch<'s> {
     /// Bubble has neither ≥ nor ≤ for dates, and its dates have milliseconds. So a range begins
     /// after the millisecond before it.
     fn constraints(&self) -> Value {
-        let bound = |kind: &str, at: DateTime<Utc>| {
+        let bound = |key: &str, kind: &str, at: DateTime<Utc>| {
             let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
-            json!({ "key": self.by, "constraint_type": kind, "value": at })
+            json!({ "key": key, "constraint_type": kind, "value": at })
         };
         let mut all = vec![
-            bound("greater than", self.from - TimeDelta::milliseconds(1)),
-            bound("less than", self.until),
+            bound(self.by, "greater than", self.from - TimeDelta::milliseconds(1)),
+            bound(self.by, "less than", self.until),
         ];
+        all.extend(self.created_before.map(|at| bound(CREATED, "less than", at)));
         for kind in ["is_empty", "is_not_empty"] {
             all.extend(self.contradicts.map(|key| json!({ "key": key, "constraint_type": kind })));
         }
@@ -115,5 +128,9 @@ mod tests {
         assert_eq!(bounds[0]["value"], "2025-12-31T23:59:59.999Z");
         assert_eq!(bounds[0]["constraint_type"], "greater than");
         assert_eq!(bounds[1]["value"], "2026-01-02T00:00:00.000Z");
+        let changes = ThingSearch::changes("order", (from, until), from, 0).constraints();
+        assert_eq!((&changes[0]["key"], &changes[2]["key"]), (&MODIFIED.into(), &CREATED.into()));
+        assert_eq!(changes[2]["constraint_type"], "less than");
+        assert_eq!(changes[2]["value"], "2026-01-01T00:00:00.000Z");
     }
 }

@@ -30,6 +30,7 @@
 
 mod acceptance;
 mod ask;
+mod edits;
 mod fake;
 mod histories;
 mod mirror;

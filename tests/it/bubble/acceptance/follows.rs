@@ -6,7 +6,7 @@ use super::*;
 use crate::support::cli::execute;
 
 /// The time of the look before, as if it had been two hours earlier.
-const LOOKED_EARLIER: &str = "UPDATE tallymark.checkpoint SET item = jsonb_set(item, \
+const LOOKED_EARLIER: &str = "UPDATE tallymark.checkpoint SET item = jsonb_set(item - 'changes_found', \
     '{changes_until}', to_jsonb(to_char( \
         (item->>'changes_until')::timestamptz AT TIME ZONE 'UTC' - interval '2 hours', \
         'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'))) \
