@@ -131,6 +131,41 @@ async fn a_late_row_is_never_hidden_by_a_worker_that_had_not_read_it() {
     }
 }
 
+/// A late row commits while a tick is anywhere in its work. What the tick tells as checked holds the
+/// row, or is from before it.
+#[tokio::test]
+async fn a_change_after_a_look_is_not_told_as_found() {
+    let world = world(Keeper::DynamoDb, false).await;
+    tick(&world).await;
+    tick(&world).await;
+    let (mut rows, mut polls) = (1, if share::is_whole() { 1 } else { fastrand::usize(1..10) });
+    loop {
+        let mut run = pin!(tick(&world));
+        let ended = polled(&mut run, polls).await.is_some();
+        world.sql(LATE).await;
+        rows += 1;
+        let committed = world.target_value("SELECT clock_timestamp()").await;
+        if !ended {
+            run.await;
+        }
+        let (found, complete) = (world.target_value(FIRST).await, format!("complete {rows}"));
+        let told = format!("SELECT checked_at > '{committed}' FROM tallymark.coverage");
+        assert!(
+            found == complete
+                || found.starts_with("stale")
+                || world.target_value(&told).await == "false",
+            "{polls} polls: {found}, and there are {rows} rows"
+        );
+        tick(&world).await;
+        assert_eq!(world.target_value(FIRST).await, complete, "{polls} polls");
+        if ended {
+            break;
+        }
+        // As above.
+        polls += if share::is_whole() { 1 } else { fastrand::usize(1..16) };
+    }
+}
+
 /// Marks that were acknowledged since the backup are known to nothing.
 #[tokio::test]
 async fn while_a_rollup_is_unproven_nothing_is_told_as_checked() {
