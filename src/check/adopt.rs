@@ -4,8 +4,9 @@
 //! The order keeps every number. First the store has the seal, so that no further slice before it is
 //! claimed. Then the registry of the target has it, which waits for the replacements under way and
 //! refuses later ones. Then the rows are taken over in pieces, each with the markers of its slices.
-//! A process that is killed leaves the rest, and the same command goes on. The seal stays, as
-//! the rows before it cannot be computed again.
+//! What is computed from these slices is stale for readers in the same transaction. A process that is
+//! killed leaves the rest, and the same command goes on. The seal stays, as the rows before it cannot
+//! be computed again.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::model::rollup::{Rollup, TableName};
 use crate::model::slice::Slice;
 use crate::model::text::listed;
 use crate::source::reading::shape::{Shape, catalogue};
-use crate::target::{AdoptedRows, ForeignTable};
+use crate::target::{ADOPTED, AdoptedRows, ForeignTable};
 use crate::throttle::Patience;
 use crate::work::worker::{WorkError, Worker};
 use crate::work::{compose, empty, ready};
@@ -36,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What is to be taken over.
 #[derive(Clone, Debug)]
-pub(crate) struct AdoptionPlan {
+pub struct AdoptionPlan {
     foreign: ForeignTable,
     /// Slices that start before this instant are taken over and sealed.
     pub(crate) before: DateTime<Utc>,
@@ -53,7 +54,7 @@ pub(crate) struct AdoptionPlan {
 ///
 /// # Errors
 /// The table lacks columns, or begins before the rollup, or a server refuses.
-pub(crate) async fn plan(
+pub async fn plan(
     worker: &Worker,
     rollup: &Rollup,
     table: &TableName,
@@ -190,7 +191,7 @@ pub(crate) async fn compare(
 ///
 /// # Errors
 /// A server refuses. The same call goes on.
-pub(crate) async fn take_over(
+pub async fn take_over(
     worker: &Worker,
     rollup: &Rollup,
     plan: &AdoptionPlan,
@@ -223,7 +224,10 @@ pub(crate) async fn take_over(
         };
         let watch = Stopwatch::start();
         let pieces = &plan.sealed[place..next];
-        let taken = worker.target.adopt(rollup, &plan.foreign, pieces, before).await?;
+        let joined = Slice::joined(pieces);
+        let coarse = joined.map(|joined| compose::coarse_slices(worker, rollup, joined));
+        let coarse = coarse.unwrap_or_default();
+        let taken = worker.target.adopt(rollup, &plan.foreign, pieces, before, &coarse).await?;
         let work = watch.elapsed();
         throttle.chunk_read(work, false);
         all.slices += taken.slices;
@@ -233,7 +237,7 @@ pub(crate) async fn take_over(
         ended(place);
     }
     // Without these rows they were computed as if there were none. A process that is killed before
-    // this leaves it to the same call.
-    compose::reopen_coarse_of(worker, rollup, &plan.sealed, "rows were taken over").await?;
+    // this leaves it to the same call, or to the next tick, as readers see them as stale.
+    compose::reopen_coarse_of(worker, rollup, &plan.sealed, ADOPTED).await?;
     Ok(all)
 }

@@ -1,7 +1,7 @@
 //! Proofs and repairs: verification on demand, previews, the scrub, checkpoints that follow markers,
 //! and which rows of the source are still needed.
 
-pub(crate) mod adopt;
+pub mod adopt;
 mod late_change;
 pub(crate) mod preview;
 pub mod purgeable;

@@ -61,7 +61,7 @@ pub(crate) use error::{ConfigError, UnknownRollup};
 #[cfg(test)]
 pub(crate) use hours::DailyHours;
 pub(crate) use measures::RESERVED;
-pub(crate) use rollup::parse_table;
+pub use rollup::parse_table;
 pub use schema::json_schema;
 pub(crate) use throttle::{AUTO, LoadLimits, NICE_RATIO, Signal};
 pub use throttle::{NiceRatio, Settings};

@@ -290,7 +290,7 @@ pub(super) fn table(node: &Node<'_>) -> Option<TableName> {
 ///
 /// # Errors
 /// What is wrong with it, as the rest of a sentence.
-pub(crate) fn parse_table(text: &str) -> Result<TableName, Fault> {
+pub fn parse_table(text: &str) -> Result<TableName, Fault> {
     let parts = parts(text);
     let (schema, name) = match parts.as_deref() {
         Some([name]) => (None, name),

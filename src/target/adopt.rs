@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::Row as _;
 
+use super::coverage::{CoarseSlice, raise_within};
 use super::{Target, TargetError};
 use crate::clients::db::{Access, DbError};
 use crate::model::rollup::{BucketType, Rollup};
@@ -26,11 +27,14 @@ pub(crate) struct ForeignTable {
 
 /// Rows that were taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AdoptedRows {
+pub struct AdoptedRows {
     /// Slices that had no rows of Tallymark's.
-    pub(crate) slices: u64,
-    pub(crate) rows: u64,
+    pub slices: u64,
+    pub rows: u64,
 }
+
+/// Why slices that are computed from taken over rows run again.
+pub(crate) const REASON: &str = "rows were taken over";
 
 /// The type of an instant.
 const INSTANT: &str = "timestamp with time zone";
@@ -97,7 +101,8 @@ impl Target {
     }
 
     /// Takes over the rows of `foreign` for those of `slices` that have none of Tallymark's. All of
-    /// them start before `before`.
+    /// them start before `before`. In the same transaction readers see the slices of `coarse`, which
+    /// are computed from them, as stale.
     ///
     /// # Errors
     /// [`TargetError::Stranger`] if the registry does not seal them for this installation. Or the
@@ -108,6 +113,7 @@ impl Target {
         foreign: &ForeignTable,
         slices: &[Slice],
         before: DateTime<Utc>,
+        coarse: &[CoarseSlice],
     ) -> Result<AdoptedRows, TargetError> {
         const DOING: &str = "taking over the rows of another job's table";
         let is_kept =
@@ -149,6 +155,12 @@ impl Target {
         if !is_sealed {
             tx.rollback().await?;
             return Err(TargetError::Stranger);
+        }
+        if adopted.slices > 0 {
+            for of_one in coarse.chunk_by(|one, other| one.rollup == other.rollup) {
+                let raised: Vec<_> = of_one.iter().map(|it| it.slice).collect();
+                raise_within(&mut tx, &of_one[0].rollup, &raised, REASON).await?;
+            }
         }
         tx.commit().await?;
         Ok(adopted)

@@ -6,15 +6,16 @@ WITH held AS MATERIALIZED (
     WHERE rollup = {rollup} AND {is_kept} AND sealed_before >= {before} FOR SHARE
 ), taken AS (
     INSERT INTO tallymark.slice AS m
-        (rollup, slice_start, slice_end, attempt, adopted_from, groups, replaced_at)
+        (rollup, slice_start, slice_end, attempt, adopted_from, groups, replaced_at, changes)
     SELECT {rollup}, s.first, s.last, 0, {name},
         (SELECT count(*) FROM {foreign} f WHERE f.bucket >= {first} AND f.bucket < {last}),
-        clock_timestamp()
+        clock_timestamp(), 1
     FROM unnest({starts}::timestamptz[], {ends}::timestamptz[]) AS s (first, last)
     WHERE EXISTS (SELECT FROM held)
     ORDER BY s.first
     ON CONFLICT (rollup, slice_start) DO UPDATE SET adopted_from = excluded.adopted_from,
-        slice_end = excluded.slice_end, groups = excluded.groups, replaced_at = excluded.replaced_at
+        slice_end = excluded.slice_end, groups = excluded.groups, replaced_at = excluded.replaced_at,
+        changes = m.changes + 1
     WHERE m.replaced_at IS NULL
     RETURNING m.slice_start AS first, m.slice_end AS last
 ), rows AS (

@@ -44,7 +44,8 @@ use crate::model::sql::ident;
 use crate::source;
 use crate::source::reading::shape::Shape;
 
-pub(crate) use adopt::{AdoptedRows, ForeignTable};
+pub use adopt::AdoptedRows;
+pub(crate) use adopt::{ForeignTable, REASON as ADOPTED};
 pub(crate) use generation::Outside;
 pub use keep_away::DeletedSlices;
 pub use replace::StatementOptions;

@@ -2,16 +2,24 @@
 //! where not, and nothing is lost.
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
+use tallymark::check::adopt;
+use tallymark::config::parse_table;
+use tallymark::work::worker::WorkError;
 
+use crate::capture::tick;
 use crate::cli::is_documented;
 use crate::interrupt::wait_for;
+use crate::series::make;
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, end_of, execute, lines};
+use crate::support::polls::killed as killed_after;
 use crate::support::share;
+use crate::support::world::{EVENTS, Keeper, Setup, World, clock};
 
 /// Two years, of which the source holds the last 90 days, the first of them in part.
 const DAYS: u64 = 730;
@@ -183,6 +191,90 @@ async fn killed(store: &str) {
     place.run(&arguments).good();
     place.run(&["backfill", "daily_stats", "--yes"]).good();
     is_whole(&place, &theirs).await;
+}
+
+const WEEKLY: &str = r#"
+[[rollup]]
+name = "daily"
+from = "public.events"
+time = "created_at"
+start = "2025-12-29"
+slice = "1 day"
+group_by = ["kind"]
+measures = { events = "count" }
+
+[[rollup]]
+name = "weekly"
+from = { rollup = "daily" }
+slice = "1 week"
+group_by = []
+measures = ["events"]
+"#;
+
+/// Four events a day. The source has them from the Sunday of a week on, the other job from a Monday.
+const FOUR_A_DAY: &str = "INSERT INTO events (created_at, kind) SELECT at, 'view' \
+    FROM generate_series('2026-02-01Z'::timestamptz, '2026-02-10T23:00Z', '6 hours') at; \
+    CREATE TABLE theirs AS SELECT at AS bucket, 'view' AS kind, 4::bigint AS events \
+    FROM generate_series('2025-12-29Z'::timestamptz, '2026-02-03Z', '1 day') at";
+
+/// What is half, at one instant: days with a marker that lack rows or the seal, rows without a marker,
+/// and weeks that are told as complete and are not the sum of their days.
+const HALF: &str = "SELECT concat_ws(' ', \
+    (SELECT count(*) FROM tallymark.slice m WHERE m.rollup = 'daily' AND m.adopted_from IS NOT NULL \
+        AND (m.groups <> (SELECT count(*) FROM stats.daily d JOIN theirs USING (bucket, kind, events) \
+                WHERE d.bucket = m.slice_start) \
+            OR NOT EXISTS (SELECT FROM tallymark.rollup r WHERE r.rollup = 'daily' \
+                AND r.sealed_before > m.slice_start))), \
+    (SELECT count(*) FROM stats.daily d WHERE NOT EXISTS (SELECT FROM tallymark.slice m \
+        WHERE m.rollup = 'daily' AND m.slice_start = d.bucket AND m.replaced_at IS NOT NULL)), \
+    (SELECT count(*) FROM stats.weekly_series('2025-12-29Z', '2026-02-09Z', '1 week') w \
+        WHERE w.complete AND w.events <> (SELECT coalesce(sum(d.events), 0) FROM stats.daily d \
+            WHERE d.bucket >= w.bucket AND d.bucket < w.bucket + interval '7 days')))";
+
+/// Its tries that met the locks of one that was killed.
+const REFUSED_MAX: u32 = 20;
+
+/// Killed at one await after another, with ticks in between.
+#[tokio::test]
+async fn an_adoption_that_is_killed_at_any_await_leaves_nothing_half() {
+    for (cell, keeper) in [Keeper::DynamoDb, Keeper::Target].into_iter().enumerate() {
+        if !share::is_drawn("the stores of an adoption that is killed at awaits", cell, 2, 1) {
+            continue;
+        }
+        let clock = Arc::new(clock("2026-02-11T12:00:00Z"));
+        let setup = Setup { rollups: WEEKLY, clock, keeper, ..Setup::default() };
+        let world = World::new(&format!("{EVENTS}; {FOUR_A_DAY}"), setup).await;
+        make(&world).await;
+        tick(&world).await;
+        tick(&world).await;
+        let (mut polls, mut refused) = (1, 0);
+        loop {
+            match killed_after(adopted(&world), polls).await {
+                Some(Ok(())) => break,
+                Some(Err(error)) => {
+                    refused += 1;
+                    assert!(refused < REFUSED_MAX, "{error}");
+                }
+                None => polls += if share::is_whole() { 1 } else { fastrand::usize(1..25) },
+            }
+            assert_eq!(world.target_value(HALF).await, "0 0 0", "{keeper:?}, {polls} polls");
+            if polls % 3 == 0 {
+                tick(&world).await;
+                assert_eq!(world.target_value(HALF).await, "0 0 0", "{keeper:?}, {polls} polls");
+            }
+        }
+        tick(&world).await;
+        let weeks = "SELECT string_agg(events || ' ' || complete, ',') \
+            FROM stats.weekly_series('2025-12-29Z', '2026-02-09Z', '1 week')";
+        assert_eq!(world.target_value(weeks).await, ["28 true"; 6].join(","), "{polls} polls");
+        assert_eq!(world.target_value(HALF).await, "0 0 0");
+    }
+}
+
+async fn adopted(world: &World) -> Result<(), WorkError> {
+    let (worker, rollup) = (&world.worker, world.rollup());
+    let plan = adopt::plan(worker, rollup, &parse_table("public.theirs").unwrap(), None).await?;
+    adopt::take_over(worker, rollup, &plan, &|_| {}).await.map(drop)
 }
 
 #[tokio::test]
