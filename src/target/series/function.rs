@@ -89,6 +89,8 @@ impl Series<'_> {
             variables = self.of_dimensions(variables),
             choices = self.of_dimensions(|place, it| self.choice(place, it)),
             is_plain = self.is_plain(&zone),
+            is_single = self.is_single(),
+            single = self.single(),
             plain = self.rows(&self.plain()),
             merged = self.rows(&self.merged()),
             rows_max = ROWS_MAX,
@@ -99,20 +101,18 @@ impl Series<'_> {
     fn rows(&self, groups: &str) -> String {
         let keys = self.shape.dimensions.iter().map(|it| format!("g.{}", ident(&it.name)));
         let keys: Vec<_> = keys.collect();
-        let generated = self.merged.generated.iter().map(|it| format!(", {}", it.expression));
+        let here = |field: &Field| {
+            format!("CASE WHEN e.__at = e.__place THEN e.{} END", ident(&field.name))
+        };
         format!(
             include_str!("rows.sql"),
             groups = groups,
             outer_dimensions = self.of_dimensions(|_, it| format!(", f.{}", ident(&it.name))),
-            columns = format!(
-                "{}{}",
-                self.of_fields(|it| format!(", f.{}", ident(&it.name))),
-                generated.collect::<String>()
-            ),
+            columns = self.columns(),
             filled = format!(
                 "{}{}",
                 self.of_dimensions(|_, it| format!(", e.{}", ident(&it.name))),
-                self.of_fields(filled)
+                self.of_fields(|it| filled(it, "e", here(it)))
             ),
             partition = match keys.is_empty() {
                 true => String::new(),
@@ -122,19 +122,57 @@ impl Series<'_> {
         )
     }
 
+    /// The measures of a row `f` of the series.
+    fn columns(&self) -> String {
+        let generated = self.merged.generated.iter().map(|it| format!(", {}", it.expression));
+        let fields = self.of_fields(|it| format!(", f.{}", ident(&it.name)));
+        format!("{fields}{}", generated.collect::<String>())
+    }
+
+    /// The statement that returns the rows of one group, where a step is a bucket.
+    fn single(&self) -> String {
+        format!(
+            include_str!("single.sql"),
+            outer_dimensions = self.of_dimensions(|_, it| format!(", f.{}", ident(&it.name))),
+            columns = self.columns(),
+            filled = format!(
+                "{}{}",
+                self.of_dimensions(|_, it| format!(", s.{}", ident(&it.name))),
+                self.of_fields(|it| filled(it, "s", format!("r.{}", ident(&it.name))))
+            ),
+            dimensions = self.of_dimensions(|_, it| format!(", g.{}", ident(&it.name))),
+            read = self.read_plain(),
+            table = self.table,
+            conditions = self.of_dimensions(|place, it| self.condition(place, it)),
+        )
+    }
+
+    /// The condition that `only` leaves one group at most: it gives one value of each dimension.
+    fn is_single(&self) -> String {
+        let dimensions = &self.shape.dimensions;
+        let fits = |it: &Dimension| is_compared(it) && !it.is_array;
+        if dimensions.is_empty() || !dimensions.iter().all(fits) {
+            return "false".to_owned();
+        }
+        let is_one = |place| format!("cardinality(__wanted_{place}) = 1 AND NOT __null_{place}");
+        (0..dimensions.len()).map(is_one).collect::<Vec<_>>().join(" AND ")
+    }
+
     /// The rows of the table, where a step is a bucket.
     fn plain(&self) -> String {
         format!(
             include_str!("plain.sql"),
             place = self.place(),
-            columns = format!(
-                "{}{}",
-                self.of_dimensions(|_, it| format!(", t.{}", ident(&it.name))),
-                self.of_fields(|it| format!(", t.{}", ident(&it.name)))
-            ),
+            columns = self.read_plain(),
             table = self.table,
             conditions = self.of_dimensions(|place, it| self.condition(place, it)),
         )
+    }
+
+    /// The columns of the rollup's table that are in the series as they are.
+    fn read_plain(&self) -> String {
+        let dimensions = self.of_dimensions(|_, it| format!(", t.{}", ident(&it.name)));
+        dimensions + &self.of_fields(|it| format!(", t.{}", ident(&it.name)))
     }
 
     /// The rows of the table, merged by group and step.
@@ -298,14 +336,13 @@ fn variables(place: usize, dimension: &Dimension) -> String {
     )
 }
 
-/// The value of a measure in a step: that of the group's row there, or of no rows. NULL: nothing of
-/// the step is computed.
-fn filled(field: &Field) -> String {
+/// The value of a measure in a step of `of`: `here`, that of the group's row there, or of no rows.
+/// NULL: nothing of the step is computed.
+fn filled(field: &Field, of: &str, here: String) -> String {
     let name = ident(&field.name);
-    let here = format!("CASE WHEN e.__at = e.__place THEN e.{name} END");
     let value = match &field.empty {
         Some(empty) => format!("coalesce({here}, {empty})"),
         None => here,
     };
-    format!(", CASE WHEN e.__standing > 0 THEN {value} END AS {name}")
+    format!(", CASE WHEN {of}.__standing > 0 THEN {value} END AS {name}")
 }

@@ -25,7 +25,8 @@ DECLARE
     __first := date_part('epoch', __starts[1]);
     SELECT s.before, s.standing INTO __before, __standing
     FROM tallymark.standing_of({rollup}, {definition}, __starts) s;
-{choices}    IF {is_plain} THEN
+{choices}    IF {is_plain} AND {is_single} THEN
+{single}    ELSIF {is_plain} THEN
         -- A step is a bucket, so that a group has one row in it.
 {plain}    ELSE
         -- The rows of each group and step are merged.

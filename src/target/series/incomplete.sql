@@ -29,13 +29,29 @@ BEGIN
     END IF;
     widest := coalesce(make_interval(secs => known.slice_seconds * 2), interval '370 days')
         + interval '1 day';
-    SELECT min(m.slice_start), max(m.slice_end), sum(m.slice_end - m.slice_start), count(*),
-        count(*) FILTER (WHERE m.kept_away IS NULL AND m.open_until IS NULL
-            AND m.slice_start >= known.history_from AND m.definition = known.definition)
-        INTO markers_from, markers_until, length, slices, plain
-        FROM tallymark.slice m
+    SELECT m.slice_start INTO markers_from FROM tallymark.slice m
         WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
-            AND m.slice_end > range_start AND m.replaced_at IS NOT NULL;
+            AND m.slice_end > range_start AND m.replaced_at IS NOT NULL
+        ORDER BY m.slice_start LIMIT 1;
+    SELECT m.slice_end INTO markers_until FROM tallymark.slice m
+        WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
+            AND m.slice_end > range_start AND m.replaced_at IS NOT NULL
+        ORDER BY m.slice_start DESC LIMIT 1;
+    length := markers_until - markers_from;
+    SELECT count(*) INTO plain FROM tallymark.slice m
+        WHERE m.rollup = of_rollup AND m.slice_start >= markers_from AND m.slice_start < range_end
+            AND m.slice_end > range_start AND m.replaced_at IS NOT NULL AND m.kept_away IS NULL AND m.open_until IS NULL
+            AND m.slice_start >= known.history_from AND m.definition = known.definition;
+    slices := plain;
+    -- Where as many slices of that length fill the time, all are there. Clocks change by less than a
+    -- slice, but months differ by more.
+    IF (known.slice_seconds < 28 * 86400 AND plain * known.slice_seconds = extract(epoch FROM length)) IS NOT TRUE THEN
+        SELECT min(m.slice_start), max(m.slice_end), sum(m.slice_end - m.slice_start), count(*)
+            INTO markers_from, markers_until, length, slices
+            FROM tallymark.slice m
+            WHERE m.rollup = of_rollup AND m.slice_start > range_start - widest AND m.slice_start < range_end
+                AND m.slice_end > range_start AND m.replaced_at IS NOT NULL;
+    END IF;
     IF plain < slices THEN
         SELECT min(m.slice_start), max(m.slice_end) INTO doubtful_from, doubtful_until
         FROM tallymark.slice m

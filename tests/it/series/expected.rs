@@ -188,6 +188,8 @@ impl Asked {
                 "{\"entity_id\": [0, 2], \"kind\": \"click\"}",
                 "entity_id IN (0, 2) AND kind = 'click'",
             ),
+            ("{\"entity_id\": 1, \"kind\": [\"view\"]}", "entity_id = 1 AND kind = 'view'"),
+            ("{\"entity_id\": 1, \"kind\": null}", "entity_id = 1 AND kind IS NULL"),
             ("{\"kind\": \"none\"}", "kind = 'none'"),
             ("{}", "true"),
         ];
