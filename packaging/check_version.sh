@@ -25,7 +25,7 @@ fi
     exit 1
 }
 [ -n "$section" ] || {
-    echo "error: CHANGELOG.md has no section '## [$version]'; rename Unreleased to it" >&2
+    echo "error: CHANGELOG.md has no section '## [$version]'; make it of what Unreleased holds" >&2
     exit 1
 }
 if [ -n "$notes" ]; then printf '%s\n' "$section"; else echo "the tag and Cargo.toml say $version"; fi
