@@ -84,7 +84,7 @@ def counted(names, text):
 def fixed():
     """The cost of an idle stack: metrics, alarms, polling."""
     template = (ROOT / "template.yaml").read_text()
-    metrics = counted(r"^\| `([A-Z]\w+)` \|", (ROOT / "docs" / "METRICS.md").read_text())
+    metrics = counted(r'\.logged\("(\w+)"\)', (ROOT / "src" / "telemetry" / "registry.rs").read_text())
     watched = counted(r"Namespace: Tallymark\n *MetricName: (\w+)", template)
     alarms = template.count("Type: AWS::CloudWatch::Alarm")
     return metrics, watched, alarms, watched * METRIC, alarms * ALARM, IDLE_POLLS * P["SQS_REQUEST"]
