@@ -7,6 +7,10 @@
 -- From here on the transaction waits for no other server, so the server may soon end it if it is
 -- idle. Otherwise a worker that is frozen would keep the marker, and what else it locks, from others.
 --
+-- It also locks the markers of another calendar that reach into the slice, until its own is written.
+-- Another worker that replaces a slice in their time takes their rows away with them, and so would take
+-- away those that this one has found as they should be.
+--
 -- The generation is that of readers' knowledge. It is read before the source is.
 --
 -- The marker's description of the data (rows_read, definition) stays until the data is replaced. A
@@ -15,7 +19,14 @@
 -- recomputes slices of another definition, and must keep the results of rows that the source has
 -- purged. The same holds for slices of another calendar, as far as they lie in this one.
 WITH kept AS MATERIALIZED (
-    SELECT rollup, set_config('idle_in_transaction_session_timeout', '{idle_ms}ms', true)
+    SELECT rollup, set_config('idle_in_transaction_session_timeout', '{idle_ms}ms', true), (
+        SELECT count(*) FROM (
+            SELECT FROM tallymark.slice
+            WHERE rollup = {rollup} AND slice_end > {start} AND slice_start <> {start}
+              AND slice_start >= {since} AND slice_start < {end}
+            ORDER BY slice_start FOR UPDATE
+        ) AS other
+    ) AS others
     FROM tallymark.rollup
     WHERE rollup = {rollup} AND generation = {generation} AND {is_kept}
       AND coalesce(sealed_before <= {start}, true) FOR SHARE

@@ -19,7 +19,7 @@ const LONGEST_SLICE: TimeDelta = TimeDelta::days(370);
 ///
 /// In the first generation all slices are of one width. A change of the zone, or of its rules, adds
 /// at most a day. Later generations may have replaced slices of any width.
-fn longest(slice: Slice, generation: u64) -> TimeDelta {
+pub(super) fn longest(slice: Slice, generation: u64) -> TimeDelta {
     match generation {
         0 => (slice.end() - slice.start()) * 2 + TimeDelta::days(1),
         _ => LONGEST_SLICE,

@@ -21,7 +21,7 @@ use crate::source::SliceJob;
 use crate::source::reading::nap::Nap;
 use crate::source::reading::read::{self, Form};
 use crate::target::coverage::{CoarseSlice, generation_of_slice};
-use crate::target::marker::{Told, marker_sql};
+use crate::target::marker::{Told, longest, marker_sql};
 use crate::target::stage::StageProgress;
 use crate::throttle::Governor;
 
@@ -342,6 +342,7 @@ pub(super) fn fence_sql(target: &Target, lease: &Lease, rollup: &Rollup, slice: 
         generation = generation_of(lease.definition()),
         is_kept = is_kept(target, rollup).as_deref().unwrap_or("true"),
         known = generation_of_slice(rollup, slice),
+        since = timestamptz(slice.start() - longest(slice, generation_of(lease.definition()))),
         idle_ms = IDLE_MS,
     )
 }

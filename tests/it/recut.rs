@@ -13,6 +13,7 @@ use tallymark::work::replay;
 use tallymark::work::report::Outcome;
 use tallymark::work::slice_run::{self, RunOptions};
 use tallymark::work::standings;
+use tallymark::work::worker::Joining;
 
 use serde_json::json;
 
@@ -146,6 +147,33 @@ async fn a_slice_takes_away_the_rows_of_another_calendars_slices_that_it_overlap
 }
 
 /// A year is the widest slice, and this is its last hour.
+/// Each of them takes away what the day has outside of its hour, and the next ones find theirs as they
+/// should be.
+#[tokio::test]
+async fn workers_at_once_take_no_hour_of_a_former_day_from_each_other() {
+    let world = world(UTC_DAYS).await;
+    let by_hours = |slice: &'static str| {
+        let cut = Cut { slice, ..UTC_DAYS };
+        cut.rollup("").replace("timezone", "bucket = \"1 hour\"\ntimezone")
+    };
+    let changed = |slice: &'static str| {
+        world.changed("nice_ratio = 0\nslots = 4", &by_hours(slice), at_noon())
+    };
+    let days = changed("1 day");
+    days.init().await.unwrap();
+    days.backfill("2026-01-05", false).await;
+    // Between the replacement of a worker's rows and its marker others replace theirs.
+    let slowly = "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                  PERFORM pg_sleep(0.05); RETURN NULL; END $$; \
+                  CREATE TRIGGER slowly AFTER INSERT ON stats.daily EXECUTE FUNCTION slowly()";
+    world.target_sql(slowly).await;
+    let mut hours = changed("1 hour");
+    hours.worker.joining = Joining { after: 40, ..hours.worker.joining };
+    hours.init().await.unwrap();
+    assert_eq!(hours.backfill("2026-01-05", false).await.succeeded, 96);
+    hours.assert_verified("2026-01-05").await;
+}
+
 #[tokio::test]
 async fn an_hour_takes_away_the_rows_of_a_month_or_year_that_began_long_before() {
     for (width, start) in [("1 month", "2025-12-01"), ("1 year", "2025-01-01")] {
