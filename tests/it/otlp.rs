@@ -187,7 +187,7 @@ async fn stays(place: &Place, receiver: &Receiver) {
     let mut heard = Vec::new();
     for (ticks, manner) in [(1.0, Manner::Takes), (2.0, Manner::NeverAnswers)] {
         receiver.is(manner);
-        server.tick("").is(200);
+        server.send("GET /tick HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap().is(200);
         receiver.is(Manner::Takes);
         let watch = Stopwatch::start();
         let is_told = |heard: &[Heard]| {

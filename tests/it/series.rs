@@ -78,12 +78,13 @@ async fn world() -> World {
 /// What a tick tells of a rollup. The suffix is that of its definition's generation.
 fn told(rollup: &Rollup, suffix: &str) -> String {
     format!(
-        "INSERT INTO tallymark.checked (rollup, checked_at, definition, settled_by, history_from, \
-         slice_seconds, grace_seconds, ends, failing) VALUES ('{}', now(), '{}{suffix}', 'grace', \
+        "DELETE FROM tallymark.checked WHERE rollup = '{name}'; \
+         INSERT INTO tallymark.checked (rollup, checked_at, definition, settled_by, history_from, \
+         slice_seconds, grace_seconds, ends, failing) VALUES ('{name}', now(), '{}{suffix}', 'grace', \
          '2026-01-01Z', {}, 0, '{{}}', '{{}}')",
-        rollup.name,
         rollup.definition(),
         rollup.calendar.containing(rollup.start).duration().num_seconds(),
+        name = rollup.name,
     )
 }
 
@@ -192,8 +193,7 @@ async fn names_types_and_rollups_without_dimensions_are_no_hindrance() {
     assert_eq!(world.target_value(all).await, "true");
     let bare = "SELECT string_agg(concat_ws(' ', bucket::date, events IS NULL, complete), ', ' ORDER BY bucket) \
         FROM stats.bare_series('2026-01-04Z', '2026-01-08Z', '1 day', 'UTC')";
-    // No tick has told readers anything.
-    let wanted = "2026-01-04 f f, 2026-01-05 f f, 2026-01-06 f f, 2026-01-07 t f";
+    let wanted = "2026-01-04 f t, 2026-01-05 f t, 2026-01-06 f t, 2026-01-07 t f";
     assert_eq!(world.target_value(bare).await, wanted);
 }
 
