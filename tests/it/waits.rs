@@ -70,10 +70,9 @@ async fn a_year_is_verified_in_the_time_of_its_reading_and_the_rests_of_it() {
     let (watch, before) = (Stopwatch::start(), clock.slept());
     assert_eq!(compared(&world, "2026-01-01").await, 365);
     let (took, rested) = (watch.elapsed(), clock.slept() - before);
-    // Each statement but the last is followed by one rest. All statements together took less than
-    // the whole.
+    // A statement naps, or is followed by one rest. All statements together took less than the whole.
     let ratio = Settings::default().nice_ratio.slowest();
-    assert!(rested > Duration::ZERO && rested <= took.mul_f64(ratio), "{rested:?} in {took:?}");
+    assert!(rested <= took.mul_f64(ratio), "{rested:?} in {took:?}");
 }
 
 /// Uses the real clock. If a rest counted as work, each rest would be 30 times as long as the
