@@ -255,7 +255,7 @@ async fn backlogs<'r>(
     let standings = standings::after(worker, rollup, known, now).await?;
     see(worker, report, rollup, (&standings.plan, backfill.as_deref()), now);
     report.expect(&rollup.name, standings.plan.next_due(rollup, now));
-    findings.add(rollup, &standings.seen, &standings.plan, now);
+    findings.add(rollup, &standings, now);
     if standings.seen.definition().is_some() && !standings.plan.is_of_one_definition() {
         // A definition that is invalid must not be written anywhere.
         ready::prepare(worker, rollup).await?;

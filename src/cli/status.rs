@@ -314,7 +314,7 @@ pub(super) async fn look(
     from: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<RollupStatus, WorkError> {
-    let standings::Standings { seen, plan: known } = known;
+    let standings::Standings { seen, plan: known, .. } = known;
     let backfill = match seen.backfill() {
         Some(id) => worker.checkpoints.backfill(&rollup.name, id).await?,
         None => None,

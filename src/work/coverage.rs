@@ -80,8 +80,7 @@ impl<'r> TickFindings<'r> {
     pub(crate) fn add(
         &mut self,
         rollup: &'r Rollup,
-        seen: &Watermark,
-        plan: &Plan,
+        Standings { seen, plan, definition }: &Standings,
         now: DateTime<Utc>,
     ) {
         let checked_at = match looks_for_changes(rollup) {
@@ -99,7 +98,7 @@ impl<'r> TickFindings<'r> {
         let told = ToldRollup {
             rollup: rollup.name.clone(),
             checked_at: Some(checked_at),
-            definition: seen.definition_of(rollup),
+            definition: definition.clone(),
             parts_of: finer_name(rollup),
             is_window: rollup.trailing.is_some(),
             settled_by,

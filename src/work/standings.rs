@@ -16,18 +16,20 @@ pub struct Standings {
     pub seen: Watermark,
     /// The slices from the watermark on.
     pub plan: Plan,
+    /// The present definition, in the form of a checkpoint of the present calendar.
+    pub definition: String,
 }
 
 impl Standings {
     /// The definition of all slices before the watermark. `None`: there are several.
-    fn definition(&self, rollup: &Rollup) -> Option<String> {
-        self.plan.is_of_one_definition().then(|| self.seen.definition_of(rollup))
+    fn common_definition(&self) -> Option<&str> {
+        self.plan.is_of_one_definition().then_some(&*self.definition)
     }
 
     /// Whether the stored watermark says another one.
     pub(crate) fn has_news(&self, rollup: &Rollup) -> bool {
         let has_slices = self.plan.watermark > rollup.start;
-        has_slices && self.seen.definition() != self.definition(rollup).as_deref()
+        has_slices && self.seen.definition() != self.common_definition()
     }
 }
 
@@ -61,8 +63,9 @@ pub(crate) async fn after(
         }
         None => Vec::new(),
     };
+    let definition = view.definition.clone();
     let plan = compose::plan(worker, view, &checkpoints, from, now).await?;
-    Ok(Standings { seen, plan })
+    Ok(Standings { seen, plan, definition })
 }
 
 /// Calls `each` with the standings of every one of `rollups`, in their order. The rollups are read
@@ -148,7 +151,7 @@ pub(crate) async fn move_watermark(
     standings: &Standings,
     step: usize,
 ) -> Result<(), CheckpointError> {
-    let Standings { seen, plan } = standings;
+    let Standings { seen, plan, .. } = standings;
     if !seen.is_adopted_by(rollup) {
         // It is the watermark of another calendar.
         return Ok(());
@@ -161,8 +164,8 @@ pub(crate) async fn move_watermark(
         .filter(|slice| slice.start() >= stored && slice.end() <= plan.watermark)
         .count();
     if passed >= step || standings.has_news(rollup) {
-        let (name, to, definition) = (&rollup.name, plan.watermark, standings.definition(rollup));
-        worker.checkpoints.advance_watermark(name, seen, to, definition.as_deref()).await?;
+        let (name, to, definition) = (&rollup.name, plan.watermark, standings.common_definition());
+        worker.checkpoints.advance_watermark(name, seen, to, definition).await?;
     }
     Ok(())
 }

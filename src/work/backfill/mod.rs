@@ -351,7 +351,7 @@ async fn move_watermark_now(worker: &Worker, rollup: &Rollup) -> Result<(), Work
     let now = worker.clock.now();
     let standings = standings::of(worker, rollup, now).await?;
     let mut findings = TickFindings::new(now, BTreeMap::new());
-    findings.add(rollup, &standings.seen, &standings.plan, now);
+    findings.add(rollup, &standings, now);
     if findings.hold(rollup, &standings) {
         return Ok(coverage::tell(worker, &findings).await?);
     }
