@@ -8,10 +8,8 @@ use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Request, Uri};
 use tokio::sync::OnceCell;
 
-use super::aws::root_cause;
-use super::https::{self, HttpsClient, Refusal};
+use super::https::{self, AGENT, HttpsClient, Refusal};
 use super::webhook::HookError;
-use crate::model::hint::Fault;
 
 /// Bytes of an answer that are read.
 const ANSWER_MAX: usize = 64 * 1024;
@@ -50,17 +48,14 @@ impl Collector {
         let mut request = Request::new(Full::new(message));
         *request.method_mut() = hyper::Method::POST;
         *request.uri_mut() = self.url.clone();
-        let agent = concat!("tallymark/", env!("CARGO_PKG_VERSION"));
         let headers = request.headers_mut();
         headers.extend(self.headers.clone());
-        headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let client = self.client.get_or_try_init(|| async { https::client() }).await;
         let client = client.map_err(HookError::refused)?;
-        let answer = client.request(request).await.map_err(|error| {
-            let facts = format!("{} cannot be reached: {}", self.host(), root_cause(&error));
-            HookError::busy(Fault::new(facts).remedy("check the address and the network"))
-        })?;
+        let answer = client.request(request).await;
+        let answer = answer.map_err(|error| HookError::unreachable(self.host(), &error))?;
         if !answer.status().is_success() {
             let refusal = Refusal::read(answer).await;
             return Err(HookError::by(self.host(), &refusal, remedy(&refusal)));

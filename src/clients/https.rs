@@ -14,6 +14,9 @@ use hyper_util::rt::TokioExecutor;
 use crate::model::hint::Fault;
 use crate::model::text::{cut_to, shown};
 
+/// The name by which receivers know this program.
+pub(super) const AGENT: &str = concat!("tallymark/", env!("CARGO_PKG_VERSION"));
+
 /// Bytes of a refusal that are read, for its reason.
 const REASON_MAX: usize = 1_000;
 

@@ -13,7 +13,7 @@ use hyper::{Method, Request, Response, Uri};
 use tokio::sync::OnceCell;
 
 use super::aws::root_cause;
-use super::https::{self, HttpsClient, Refusal};
+use super::https::{self, AGENT, HttpsClient, Refusal};
 use super::secret;
 use crate::model::hint::{Fault, Hinted};
 
@@ -109,8 +109,13 @@ impl HookError {
         Self { fault, may_pass: false, retry_after: None }
     }
 
-    pub(super) fn busy(fault: Fault) -> Self {
+    fn busy(fault: Fault) -> Self {
         Self { fault, may_pass: true, retry_after: None }
+    }
+
+    pub(super) fn unreachable(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let facts = format!("{host} cannot be reached: {}", root_cause(error));
+        Self::busy(Fault::new(facts).remedy("check the address and the network"))
     }
 
     pub(super) fn by(host: &str, refusal: &Refusal, remedy: &str) -> Self {
@@ -183,10 +188,8 @@ impl Webhook {
     async fn send(&self, method: Method, body: Bytes) -> Result<Response<Incoming>, HookError> {
         let url = self.url.get_or_try_init(|| self.address.read()).await;
         let url = url.map_err(HookError::refused)?;
-        let mut request = Request::builder()
-            .method(method)
-            .uri(url.0.clone())
-            .header(USER_AGENT, concat!("tallymark/", env!("CARGO_PKG_VERSION")));
+        let mut request =
+            Request::builder().method(method).uri(url.0.clone()).header(USER_AGENT, AGENT);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -196,10 +199,10 @@ impl Webhook {
         let client = self.client.get_or_try_init(|| async { https::client() }).await;
         let client = client.map_err(HookError::refused)?;
         let answered = tokio::time::timeout(ANSWER_MAX, async {
-            let answer = client.request(request).await.map_err(|error| {
-                let facts = format!("{} cannot be reached: {}", url.host(), root_cause(&error));
-                HookError::busy(Fault::new(facts).remedy("check the address and the network"))
-            })?;
+            let answer = client
+                .request(request)
+                .await
+                .map_err(|error| HookError::unreachable(url.host(), &error))?;
             taken(url.host(), answer).await
         });
         answered.await.unwrap_or_else(|_| {

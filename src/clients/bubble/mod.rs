@@ -24,7 +24,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::OnceCell;
 
 use crate::clients::aws::root_cause;
-use crate::clients::https::{self, HttpsClient};
+use crate::clients::https::{self, AGENT, HttpsClient};
 use crate::model::hint::{Fault, Hinted};
 use crate::model::text::cut;
 
@@ -190,8 +190,7 @@ impl App {
             LIVE => self.address.clone(),
             branch => format!("{}/{branch}", self.address),
         };
-        let mut request = Request::get(format!("{base}{path}"))
-            .header(USER_AGENT, concat!("tallymark/", env!("CARGO_PKG_VERSION")));
+        let mut request = Request::get(format!("{base}{path}")).header(USER_AGENT, AGENT);
         if with_token {
             let bearer = format!("Bearer {}", self.secret().await?);
             let mut value = hyper::header::HeaderValue::try_from(bearer).map_err(|_| {
