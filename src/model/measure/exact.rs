@@ -88,7 +88,13 @@ impl Kind for Exact {
     fn over_rows(&self, input: &Input<'_>) -> Result<Columns, Fault> {
         let Member { sql: value, sql_type } = Member::of(input)?;
         let filter = input.filter_and(&format!("{} IS NOT NULL", ident(input.column())));
-        let set = format!("array_agg(DISTINCT {value} ORDER BY {value}){filter}");
+        let set = match input.columns.first() {
+            Some(column) if column.is_small() => format!(
+                "(SELECT array_agg(DISTINCT __value ORDER BY __value) \
+                 FROM unnest(array_agg({value}){filter}) AS __value)"
+            ),
+            _ => format!("array_agg(DISTINCT {value} ORDER BY {value}){filter}"),
+        };
         Ok(columns(input, &sql_type, &format!("coalesce({set}, '{{}}')")))
     }
 

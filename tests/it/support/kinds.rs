@@ -46,7 +46,26 @@ pub fn direct<'s>(measure: &Measure, shape: &'s Shape) -> Vec<(&'s str, String)>
         named.iter().fold(direct.clone(), |text, (name, sql)| text.replace(name, sql))
     };
     let own = shape.fields.iter().filter(|field| names.contains(&field.name));
-    own.map(|field| (field.name.as_str(), written(&field.expressions.direct))).collect()
+    own.map(|field| {
+        let direct = &field.expressions.direct;
+        (field.name.as_str(), written(&by_hand(measure, direct).unwrap_or_else(|| direct.clone())))
+    })
+    .collect()
+}
+
+/// The plain SQL of a number or set of different values, which Tallymark's statements compute from
+/// arrays. `None`: `direct` is plain.
+fn by_hand(measure: &Measure, direct: &str) -> Option<String> {
+    const SET: &str = "(SELECT array_agg(DISTINCT __value ORDER BY __value) FROM unnest(array_agg(";
+    let value = format!("\"{}\"", measure.column.as_ref()?.name());
+    if measure.kind.word() == "distinct" && measure.kind.choice().is_none() {
+        let filter = measure.filter.as_deref().unwrap_or("true");
+        return Some(format!("count(DISTINCT {value}) FILTER (WHERE (\n{filter}\n))"));
+    }
+    let (before, of_set) = direct.split_once(SET)?;
+    let (member, rest) = of_set.split_once(") FILTER ")?;
+    let (filter, after) = rest.rsplit_once(") AS __value)")?;
+    Some(format!("{before}array_agg(DISTINCT {member} ORDER BY {member}) FILTER {filter}{after}"))
 }
 
 /// Whether a coarse rollup can merge measures of this kind.
