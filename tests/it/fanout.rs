@@ -254,10 +254,10 @@ pub(crate) async fn quiesce(account: &Account, limit: Duration) {
     }
 }
 
-/// Hours of the long test: six days, a month with `TALLYMARK_TESTS=all`, or the number in the
+/// Hours of the long test: four days, a month with `TALLYMARK_TESTS=all`, or the number in the
 /// environment (a year has 8,760).
 fn hours() -> u32 {
-    let usual = if share::is_whole() { 720 } else { 144 };
+    let usual = if share::is_whole() { 720 } else { 96 };
     std::env::var("TALLYMARK_TEST_HOURS").map_or(usual, |hours| hours.parse().unwrap())
 }
 

@@ -35,7 +35,7 @@ use crate::support::share;
 use crate::support::world::{BUDGET, Keeper};
 
 /// Histories of one run, and of a run of everything. `TALLYMARK_HISTORIES` sets another number.
-const HISTORIES: [u32; 2] = [30, 1_000];
+const HISTORIES: [u32; 2] = [15, 1_000];
 
 /// The stores of the checkpoints. A seed belongs to one of them.
 const KEEPERS: [Keeper; 2] = [Keeper::DynamoDb, Keeper::Target];
