@@ -6,14 +6,19 @@ use std::time::Duration;
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
-use super::Seen;
+use super::{Seen, TRANSACTIONS_ALONE};
 
 /// Rates are taken over at least this many seconds, as a session reports its counts to the server
 /// once a second.
 const RATE_SECONDS_MIN: f64 = 1.0;
 
-/// Looks that are older than this, in seconds, are dropped.
+/// A mean over more seconds than this says little about the present. One that shows other work still
+/// counts, as that work may go on.
 const RATE_SECONDS_MAX: f64 = 3.0;
+
+/// Looks that are older than this, in seconds, are dropped. The statements of a slice take seconds,
+/// and then one look has to do.
+const GAP_SECONDS_MAX: f64 = 30.0;
 
 /// Seconds of looking without a read of this process before the others' blocks count as seen. The
 /// blocks of its own reads are in the same counter, and sessions report theirs once a second.
@@ -88,17 +93,21 @@ impl Looks {
         if look.is_replica {
             return Seen::default();
         }
-        let is_odd = |last: &Look| look.at <= last.at || look.at - last.at > RATE_SECONDS_MAX;
+        let is_odd = |last: &Look| look.at <= last.at || look.at - last.at > GAP_SECONDS_MAX;
         if self.recent.back().is_some_and(is_odd) {
-            // The server's clock was set, or the mean since then says little about the present.
+            // The server's clock was set, or much may have happened since then.
             self.recent.clear();
         }
         self.blocks.add(&look);
-        let transactions = self.transactions(&look);
         self.recent.push_back(look);
-        while self.recent.front().is_some_and(|old| look.at - old.at > RATE_SECONDS_MAX) {
-            self.recent.pop_front();
-        }
+        let age = |place: usize| self.recent.get(place).map(|old: &Look| look.at - old.at);
+        let outdated = |place: &usize| {
+            age(*place).is_some_and(|age| age > RATE_SECONDS_MAX)
+                && age(place + 1).is_some_and(|age| age >= RATE_SECONDS_MIN)
+        };
+        let count = (0..self.recent.len()).take_while(outdated).count();
+        self.recent.drain(..count);
+        let transactions = self.transactions(&look);
         Seen {
             nap_ms: self.naps.fresh(look.nap_ms).filter(|ms| *ms >= NAP_MS_MIN),
             probe_ms: self.probes.fresh(look.probe_ms).filter(|ms| *ms > 0.0),
@@ -124,7 +133,8 @@ impl Looks {
         let all = look.transactions? - oldest.transactions?;
         let own = (look.begun - oldest.begun) * (1.0 + 1.0 / seconds);
         // After a reset of the statistics the counter starts again at zero.
-        (all > 0.0).then(|| (all - own).max(0.0) / seconds)
+        let rate = (all > 0.0).then(|| (all - own).max(0.0) / seconds);
+        rate.filter(|rate| seconds <= RATE_SECONDS_MAX || *rate >= TRANSACTIONS_ALONE)
     }
 }
 
@@ -218,10 +228,26 @@ mod tests {
         let mut looks = Looks::default();
         let mut add = |tenths, rate| looks.add(look(tenths, (rate, 0.0), 0.0, 0)).transactions;
         assert!((0..20).map(|tenths| add(tenths, 500.0)).last().unwrap().is_some());
-        assert_eq!(add(90, 500.0), None);
+        assert_eq!(add(400, 500.0), None);
         assert_eq!(add(3, 500.0), None);
         assert!((4..20).map(|tenths| add(tenths, 500.0)).last().unwrap().is_some());
         assert_eq!(add(21, 1.0), None);
+    }
+
+    /// A statement of five seconds lies between two looks.
+    #[test]
+    fn others_are_seen_over_a_long_statement_and_their_absence_is_not() {
+        for (rate, is_seen) in [(500.0, true), (10.0, false)] {
+            let mut looks = Looks::default();
+            let mut add = |tenths| looks.add(look(tenths, (rate, 0.0), 0.0, 0)).transactions;
+            assert!((0..20).map(&mut add).last().unwrap().is_some());
+            // The first look after it, and those that follow.
+            for tenths in 70..80 {
+                let seen = add(tenths);
+                assert_eq!(seen.is_some_and(|seen| (seen - rate).abs() < 1.0), is_seen, "{seen:?}");
+            }
+            assert!(add(80).is_some());
+        }
     }
 
     #[test]
