@@ -175,8 +175,8 @@ impl Course {
             // Rates and baselines take several looks.
             Hold::Start | Hold::Unseen(_) => true,
             Hold::Others(_) => self.calm < CALM_LOOKS,
-            // One more look tells a moment from strain.
-            Hold::Strain(_) => self.strained.count_ones() < STRAINED_LOOKS,
+            // One more look tells a moment from strain. The statement that would follow takes seconds.
+            Hold::Strain(_) => self.strained != LAST_LOOKS,
             Hold::Nothing => false,
         }
     }

@@ -100,6 +100,21 @@ fn each_process_starts_slow_and_a_quiet_server_is_read_without_rests_within_two_
     }
 }
 
+/// A slow statement follows where the looks end, so they go on after a moment and end in strain.
+#[test]
+fn looks_go_on_after_a_moment_of_strain() {
+    let mut looks = looks(QUIET);
+    let first = looks.len() - 6;
+    for (count, is_rising) in [(1, true), (2, true), (3, false)] {
+        for look in &mut looks[first..first + count] {
+            look.probe_ms = Some(9.0);
+        }
+        let courses = courses(&looks, BASELINE, 0.0);
+        assert_eq!(courses[first + count - 1].is_rising(), is_rising, "{count}");
+        assert!(courses[first + count + 2].is_rising() || courses[first + count + 2].is_fast());
+    }
+}
+
 #[test]
 fn beside_an_application_on_a_calm_server_the_pace_is_the_one_beside_others() {
     let looks = looks(APPLICATION);
