@@ -2,7 +2,9 @@
 //! source, and by days and weeks from those.
 
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 use tallymark::model::rollup::Rollup;
+use tallymark::source::reading::read::{self, Form};
 use tallymark::work::ready;
 
 use crate::support::Database;
@@ -289,6 +291,25 @@ async fn the_error_of_an_estimate_is_below_one_percent() {
         sizes.join(" UNION ALL ")
     );
     assert_eq!(world.target_value(&error).await, "true");
+}
+
+/// A sort of all rows has no place for a nap.
+#[tokio::test]
+async fn values_of_a_small_type_are_counted_without_a_sort_of_all_rows() {
+    let rollups = "[[rollup]]\nname = \"daily\"\nfrom = \"public.samples\"\ntime = \"at\"\n\
+         start = \"2026-01-05\"\nslice = \"1 day\"\ngroup_by = [\"g\"]\n[rollup.measures]\n\
+         n = { distinct = \"n\" }\nbig = { distinct = \"big\", where = \"n > 3\" }\n\
+         at = { distinct = \"updated_at\", merge = \"exact\" }";
+    let world = World::new(SAMPLES, Setup { rollups, ..Setup::default() }).await;
+    // The planner has to know that there are few groups.
+    world.sql("ANALYZE samples").await;
+    let shape = ready::shape(&world.worker, world.rollup()).await.unwrap();
+    let slice = world.rollup().calendar.containing("2026-01-06T00:00:00Z".parse().unwrap());
+    let bounds = (slice.start(), slice.start(), slice.end());
+    let select = read::select(world.rollup(), &shape, Form::Whole, bounds, false);
+    let plan = sqlx::query_scalar::<_, String>(AssertSqlSafe(format!("EXPLAIN {select}")));
+    let plan = plan.fetch_all(&world.pool).await.unwrap().join("\n");
+    assert!(plan.contains("HashAggregate") && !plan.contains("Sort"), "{plan}");
 }
 
 #[tokio::test]
