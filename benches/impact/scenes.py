@@ -13,7 +13,7 @@ ARRIVAL_SECONDS = 10
 # A line of Tallymark's log about its pace.
 PACE = re.compile(r"^(\S+Z).* pace ratio=([0-9.]+)")
 # The fastest pace beside others.
-RESTING = 14
+RESTING = 12
 # As autovacuum does it, again and again.
 VACUUM = "SET vacuum_cost_delay = 2; SET vacuum_cost_limit = 200; VACUUM (DISABLE_PAGE_SKIPPING) events"
 

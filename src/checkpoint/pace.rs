@@ -84,7 +84,7 @@ mod tests {
     fn a_pace_is_read_as_it_was_written_and_an_invalid_one_is_none() {
         let pace = KeptPace {
             at: DateTime::UNIX_EPOCH,
-            nice_ratio: 14.0,
+            nice_ratio: 12.0,
             held_by: "transactions of others".into(),
             nap_ms: Some(1.07),
             probe_ms: None,

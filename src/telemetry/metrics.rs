@@ -177,7 +177,7 @@ mod tests {
     fn whole() -> TickReport {
         let kept_away = DeletedSlices { slices: 2, rows: 40 };
         let workload_units = Some(Units::whole(3));
-        let pace = Some(FoundPace::from((14.0, Hold::Others(Sense::Transactions))));
+        let pace = Some(FoundPace::from((12.0, Hold::Others(Sense::Transactions))));
         TickReport { workload_units, kept_away, pace, ..TickReport::default() }
     }
 
@@ -252,7 +252,7 @@ mod tests {
         };
         for (metric, found) in [
             (&registry::WORKLOAD_UNITS, 3.0),
-            (&registry::NICE_RATIO, 14.0),
+            (&registry::NICE_RATIO, 12.0),
             (&registry::SLICES_KEPT_AWAY, 2.0),
         ] {
             assert_eq!(value(&whole(), metric), Some(found), "{metric:?}");

@@ -24,7 +24,7 @@ use quiet::Quiet;
 pub(crate) const SLOW: f64 = 30.0;
 
 /// The fastest pace beside the work of others. docs/IMPACT.md has its effect on them.
-pub(crate) const BESIDE_OTHERS: f64 = 14.0;
+pub(crate) const BESIDE_OTHERS: f64 = 12.0;
 
 /// Calm looks in a row before the pace is that of [`BESIDE_OTHERS`].
 const CALM_LOOKS: u32 = 3;
