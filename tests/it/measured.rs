@@ -310,6 +310,11 @@ async fn values_of_a_small_type_are_counted_without_a_sort_of_all_rows() {
     let plan = sqlx::query_scalar::<_, String>(AssertSqlSafe(format!("EXPLAIN {select}")));
     let plan = plan.fetch_all(&world.pool).await.unwrap().join("\n");
     assert!(plan.contains("HashAggregate") && !plan.contains("Sort"), "{plan}");
+    // A group of one row, without a value.
+    world.sql("INSERT INTO samples (at, g) VALUES ('2026-01-06T05:00:00Z', 'alone')").await;
+    let alone =
+        format!("SELECT n, big, cardinality(at_set) FROM ({select}) groups WHERE g = 'alone'");
+    assert_eq!(records(&world.pool, &alone).await, ["(0,0,0)"]);
 }
 
 #[tokio::test]
