@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, DurationRound as _, TimeDelta, Timelike as _, Utc};
 use serde_json::{Value, json};
 use tallymark::model::clock::{Clock, Stopwatch, SystemClock};
 use tempfile::TempDir;
@@ -51,9 +51,10 @@ impl Account {
         let start = this_hour() - TimeDelta::hours(hours.into());
         let rollups = format!(
             "[[rollup]]\nname = \"hourly\"\nfrom = \"public.events\"\ntime = \"at\"\nstart = \"{}\"\n\
-             slice = \"1 hour\"\ngrace = \"1 second\"\nlate = \"{late}\"\ngroup_by = [\"kind\"]\n\
+             timezone = \"{}\"\nslice = \"1 hour\"\ngrace = \"1 second\"\nlate = \"{late}\"\ngroup_by = [\"kind\"]\n\
              measures = {{ events = \"count\", amount = {{ sum = \"amount\" }} }}\n",
-            start.to_rfc3339()
+            start.to_rfc3339(),
+            zone().0
         );
         let mut place = Place::new(&database.url(), &database.url(), &rollups).await;
         // One database: no [target].
@@ -99,17 +100,32 @@ impl Account {
 
     /// Groups in which the rollup and one `GROUP BY` of its source differ.
     pub(crate) async fn differences(&self) -> String {
-        let sql = "WITH wanted AS (SELECT date_bin('1 hour', at, '2020-01-01Z') AS bucket, kind, \
-             count(*) AS events, sum(amount) AS amount FROM events WHERE at < date_trunc('hour', now()) \
+        let now = this_hour().to_rfc3339();
+        let sql = format!(
+            "WITH wanted AS (SELECT date_bin('1 hour', at, '{now}') AS bucket, kind, \
+             count(*) AS events, sum(amount) AS amount FROM events WHERE at < '{now}' \
              GROUP BY 1, 2), found AS (SELECT bucket, kind, events, amount FROM stats.hourly) \
              SELECT (SELECT count(*) FROM (TABLE wanted EXCEPT ALL TABLE found) AS lacking) + \
-             (SELECT count(*) FROM (TABLE found EXCEPT ALL TABLE wanted) AS surplus)";
-        lines(&self.place.target_url, sql).await.join("")
+             (SELECT count(*) FROM (TABLE found EXCEPT ALL TABLE wanted) AS surplus)"
+        );
+        lines(&self.place.target_url, &sql).await.join("")
     }
 }
 
+/// The zone whose hours the tests of this process count: one whose present hour goes on for half an
+/// hour at least, as a new one in the middle of a test would be due too.
+fn zone() -> (&'static str, TimeDelta) {
+    static ZONE: OnceLock<(&str, TimeDelta)> = OnceLock::new();
+    *ZONE.get_or_init(|| match SystemClock.now().minute() {
+        ..30 => ("Asia/Karachi", TimeDelta::zero()),
+        30.. => ("Asia/Kolkata", TimeDelta::minutes(30)),
+    })
+}
+
+/// The start of the present hour in the zone of the tests.
 pub(crate) fn this_hour() -> DateTime<Utc> {
-    SystemClock.now().duration_trunc(TimeDelta::hours(1)).unwrap()
+    let (_, past) = zone();
+    (SystemClock.now() - past).duration_trunc(TimeDelta::hours(1)).unwrap() + past
 }
 
 pub(crate) fn scheduled() -> Value {
