@@ -52,10 +52,9 @@ class Counters:
             # An idle backend reports its statistics within a second.
             time.sleep(1.5)
         sql = ("SELECT seq_tup_read + coalesce(idx_tup_fetch, 0), heap_blks_read + heap_blks_hit + idx_blks_read"
-               " + idx_blks_hit, heap_blks_read + idx_blks_read FROM pg_stat_user_tables JOIN pg_statio_user_tables"
-               " USING (relid) WHERE relid = 'events'::regclass")
-        self.rows, self.blocks, self.missed = map(int, server.psql(sql).split("|"))
-        self.wal = int(server.psql("SELECT pg_current_wal_insert_lsn() - '0/0'"))
+               " + idx_blks_hit, heap_blks_read + idx_blks_read, pg_current_wal_insert_lsn() - '0/0' FROM"
+               " pg_stat_user_tables JOIN pg_statio_user_tables USING (relid) WHERE relid = 'events'::regclass")
+        self.rows, self.blocks, self.missed, self.wal = map(int, server.psql(sql).split("|"))
         self.at, self.busy, self.cpu = time.monotonic(), busy(), tree(server.pid)
 
 

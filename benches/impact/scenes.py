@@ -24,6 +24,9 @@ class Steady:
     title = "the application asks at a steady rate"
     only = None
 
+    def prepare(self, place):
+        """What is there before the contender starts."""
+
     def play(self, place, app, seconds):
         return app.run(seconds)
 
@@ -39,7 +42,7 @@ class Vacuum(Steady):
             return app.run(seconds)
 
 
-class Middle:
+class Middle(Steady):
     """The application begins after a third of the round, and ends after two thirds."""
 
     title = f"the application begins in the middle: its first {ARRIVAL_SECONDS} s"
@@ -53,22 +56,26 @@ class Middle:
         return result
 
 
-class Still:
+class Still(Steady):
     """The application is connected and asks once a second."""
 
     title = "an idle application: connected, and eight transactions a second"
     only = ("auto", "nice_ratio 0", "per-day")
 
-    def play(self, place, app, seconds):
+    def prepare(self, place):
         words = place.server.client("psql", "-qAtX", "-o", "/dev/null", place.server.database)
-        sessions = [subprocess.Popen(words, stdin=subprocess.PIPE, text=True) for _ in range(8)]
+        self.sessions = [subprocess.Popen(words, stdin=subprocess.PIPE, text=True) for _ in range(8)]
+        # Connecting is work.
+        time.sleep(3)
+
+    def play(self, place, app, seconds):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for session in sessions:
+            for session in self.sessions:
                 session.stdin.write("SELECT 1;\n")
                 session.stdin.flush()
             time.sleep(1)
-        for session in sessions:
+        for session in self.sessions:
             session.stdin.close()
             session.wait()
         return {"transactions": 8 * seconds, "app_cpu": 0}
@@ -98,12 +105,17 @@ def beside(place, sql):
 
 
 def fallen(log, began):
-    """Seconds from the application's begin until the log tells a pace with rests. `None`: the log tells of none."""
+    """Seconds from the application's begin until the log tells a pace with rests. `None`: the log tells of none, or it
+    rested already."""
+    rests = True
     for line in log.splitlines():
         found = PACE.match(line)
         if not found:
             continue
         at = datetime.datetime.fromisoformat(found.group(1).replace("Z", "+00:00")).timestamp()
-        if at >= began and float(found.group(2)) >= RESTING:
+        if at >= began and rests:
+            return None
+        rests = float(found.group(2)) >= RESTING
+        if at >= began and rests:
             return at - began
     return None
