@@ -375,6 +375,9 @@ impl World {
         for _ in 0..QUIET_MAX {
             self.advance(1).await;
             self.complete_seal().await;
+            if self.kind.purges {
+                self.run_yielded().await;
+            }
             let deadline = Deadline::after(&self.clock, Duration::from_secs(60));
             let now = self.clock.now();
             let work = tick::run(&self.inner.worker, now, deadline, None);
