@@ -100,13 +100,13 @@ impl Looks {
         }
         self.blocks.add(&look);
         self.recent.push_back(look);
-        let age = |place: usize| self.recent.get(place).map(|old: &Look| look.at - old.at);
-        let outdated = |place: &usize| {
-            age(*place).is_some_and(|age| age > RATE_SECONDS_MAX)
-                && age(place + 1).is_some_and(|age| age >= RATE_SECONDS_MIN)
-        };
-        let count = (0..self.recent.len()).take_while(outdated).count();
-        self.recent.drain(..count);
+        let age = |old: Option<&Look>| old.map_or(0.0, |old| look.at - old.at);
+        // An old look stays until a rate can be taken without it.
+        while age(self.recent.front()) > RATE_SECONDS_MAX
+            && age(self.recent.get(1)) >= RATE_SECONDS_MIN
+        {
+            self.recent.pop_front();
+        }
         let transactions = self.transactions(&look);
         Seen {
             nap_ms: self.naps.fresh(look.nap_ms).filter(|ms| *ms >= NAP_MS_MIN),

@@ -175,7 +175,7 @@ impl Course {
             // Rates and baselines take several looks.
             Hold::Start | Hold::Unseen(_) => true,
             Hold::Others(_) => self.calm < CALM_LOOKS,
-            // One more look tells a moment from strain. The statement that would follow takes seconds.
+            // Three looks in a row tell strain from a moment. The statement that would follow takes seconds.
             Hold::Strain(_) => self.strained != LAST_LOOKS,
             Hold::Nothing => false,
         }
