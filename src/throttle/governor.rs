@@ -22,6 +22,7 @@ use crate::model::text::cut;
 use super::pace::Hold;
 use super::pace::pacer::Pacer;
 use super::signals::{Sample, Unreadable};
+use super::watch::Readers;
 use crate::source::reading::nap::Nap;
 
 /// The first key of the slots' advisory locks: "tall".
@@ -64,6 +65,8 @@ pub struct Governor {
     waits: tokio::sync::watch::Sender<Option<String>>,
     /// Finds the pace, where none is fixed.
     pub(crate) pacer: Pacer,
+    /// The transactions that read.
+    pub(super) readers: Readers,
 }
 
 #[derive(Debug)]
@@ -88,7 +91,8 @@ impl Governor {
         let (waits, _) = tokio::sync::watch::channel(None);
         let turns = Semaphore::new(settings.slots as usize);
         let pacer = Pacer::new(settings.nice_min);
-        Self { settings, state: Mutex::new(state), turns, waits, pacer }
+        let readers = Readers::default();
+        Self { settings, state: Mutex::new(state), turns, waits, pacer, readers }
     }
 
     #[must_use]
@@ -251,6 +255,7 @@ impl Governor {
         }
         if sample.slot.is_some() {
             self.state().slot_waited = Duration::ZERO;
+            self.readers.add(tx.canceller(), self.settings.slots);
             return Ok(None);
         }
         let has_waited = self.state().slot_waited >= HOLDER_AFTER;

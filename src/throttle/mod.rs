@@ -26,6 +26,7 @@
 //! | `signals` | how each signal of the load is read |
 //! | `pace` | the pace of `nice_ratio = "auto"`, a pure function of looks at the source |
 //! | `listen` | the looks, before a statement whose naps would take long |
+//! | `watch` | the short looks beside a statement without rests |
 
 mod governor;
 pub(crate) mod interrupt;
@@ -33,6 +34,7 @@ mod listen;
 pub(crate) mod pace;
 mod permit;
 mod signals;
+mod watch;
 
 use std::time::Duration;
 

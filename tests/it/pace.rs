@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tallymark::check::verify::{self, Compared};
+use tallymark::clients::db::Access;
+use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
+use tallymark::model::not_now::Why;
+use tallymark::work::report::Outcome;
 
 use crate::support::pooler::PgBouncer;
-use crate::support::world::{BUDGET, EVENTS, Setup, Urls, World, random_events};
-use crate::support::{Database, postgres};
+use crate::support::world::{BUDGET, DAILY, EVENTS, Setup, Urls, World, random_events};
+use crate::support::{Database, cache, options, postgres, server_directory};
 
 /// Looks, a tenth of a second apart, that lead to the fastest pace on a quiet server.
 const LOOKS: u32 = 20;
@@ -121,4 +125,70 @@ async fn a_comparison_with_naps_finds_every_difference() {
         let Compared::Drift(1, found) = compare().await else { panic!("no drift") };
         assert_eq!((found.differences, found.examples.len()), (1, 1));
     }
+}
+
+/// The events, whose reading begins with a nap.
+const NAPPING: &str = "CREATE TABLE nap AS SELECT 0.5 AS seconds; CREATE FUNCTION nap() RETURNS boolean \
+    LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(seconds) FROM nap; RETURN true; END'; \
+    CREATE VIEW napping AS SELECT e.* FROM (SELECT nap() AS is_awake) AS nap JOIN events e ON is_awake";
+
+/// A server on which nobody else works.
+async fn own_server() -> EmbeddedPostgres {
+    let start = || {
+        let binaries = Binaries::find(&cache()).unwrap();
+        EmbeddedPostgres::start(binaries, options(server_directory("alone"))).unwrap()
+    };
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+    let mut session = PgConnection::connect(&server.url("postgres")).await.unwrap();
+    for sql in ["ALTER SYSTEM SET autovacuum = off", "SELECT pg_reload_conf()"] {
+        sqlx::query(sql).execute(&mut session).await.unwrap();
+    }
+    session.close().await.unwrap();
+    server
+}
+
+#[tokio::test]
+async fn what_reads_without_rests_is_cancelled_once_others_work() {
+    let server = own_server().await;
+    let rollups = DAILY.replace("public.events\"", "public.napping\"\nplan_guard = false");
+    let setup = Setup { rollups: &rollups, ..Setup::default() };
+    let world = World::at(Urls { source: server.url("postgres"), target: None }, setup).await;
+    world.sql(&format!("{EVENTS}; {}; {NAPPING}", random_events(1, 3000))).await;
+    world.init().await.unwrap();
+    let (governor, source) = (&world.worker.governor, &world.worker.source);
+    let reason = std::cell::OnceCell::new();
+    let computed = async || {
+        let read = async {
+            let report = world.try_run("2026-01-01").await.unwrap();
+            let is_done = report.outcome == Outcome::Succeeded;
+            if is_done { Ok(()) } else { Err(reason.set(report.reason).unwrap()) }
+        };
+        governor.while_alone(source, read).await
+    };
+    // Sessions of Tallymark's own are no others.
+    let own = source.begin(Access::ReadOnly, BUDGET, "tallymark").await.unwrap();
+    assert_eq!(computed().await, Ok(Ok(())));
+    assert_eq!(governor.found_pace(), None);
+    own.rollback().await.unwrap();
+    world.assert_verified("2026-01-02").await;
+    // Then the application begins to work.
+    world.reopen("2026-01-01").await;
+    world.sql("DELETE FROM events WHERE id % 3 = 0; UPDATE nap SET seconds = 3600").await;
+    let before = world.rows().await;
+    let mut other = PgConnection::connect(&server.url("postgres")).await.unwrap();
+    sqlx::query("BEGIN").execute(&mut other).await.unwrap();
+    sqlx::query("SELECT 1").execute(&mut other).await.unwrap();
+    assert_eq!(computed().await, Err(Why::Load("other sessions began to work".to_owned())));
+    let reason = format!("{:?}", reason.get());
+    assert!(reason.contains("canceling statement due to user request"), "{reason}");
+    assert_eq!(world.rows().await, before);
+    let (ratio, hold) = governor.found_pace().unwrap();
+    assert_eq!((ratio, hold.to_string()), (30.0, "sessions of others".to_owned()));
+    let busy = "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    assert_eq!(world.target_value(busy).await, "0");
+    // Beside them it is read by one that rests.
+    world.sql("UPDATE nap SET seconds = 0").await;
+    world.run("2026-01-01").await;
+    world.assert_verified("2026-01-02").await;
+    other.close().await.unwrap();
 }

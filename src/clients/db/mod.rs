@@ -32,6 +32,7 @@ pub use whole::Whole;
 
 use begin::{begin_sql, begin_sql_with};
 use once::Memory;
+pub(crate) use pool::Canceller;
 use pool::Pool;
 use transaction::Terms;
 

@@ -13,6 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::{DbError, Side};
 use crate::clients::token::TokenLogin;
 use crate::model::clock::Stopwatch;
 
@@ -51,6 +52,28 @@ impl Drop for OpenTransaction {
         if let Some(place) = running.iter().position(|pid| *pid == self.pid) {
             running.swap_remove(place);
         }
+    }
+}
+
+/// Cancels what runs in one transaction, as long as it is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Canceller {
+    pool: Arc<Pool>,
+    side: Side,
+    /// Its backend. `None`: it has not begun.
+    pid: Option<i32>,
+}
+
+impl Canceller {
+    /// Cancels, over a separate connection.
+    ///
+    /// # Errors
+    /// The server failed.
+    pub(crate) async fn cancel(&self) -> Result<(), DbError> {
+        let is_open = |pid: &i32| self.pool.running().contains(pid);
+        let pids: Vec<i32> = self.pid.into_iter().filter(is_open).collect();
+        let cancelled = self.pool.cancel(&pids).await;
+        cancelled.map_err(|error| DbError::new(self.side, "cancelling a statement", error))
     }
 }
 
@@ -193,9 +216,15 @@ impl Pool {
         (old, idle.is_empty())
     }
 
-    /// Cancels the statements of the open transactions, over a separate connection.
+    /// Cancels the statements of the open transactions.
     pub(super) async fn cancel_running(&self) -> Result<(), sqlx::Error> {
-        let pids: Vec<String> = self.running().iter().map(ToString::to_string).collect();
+        let running = self.running().clone();
+        self.cancel(&running).await
+    }
+
+    /// Cancels the statements that run on these backends, over a separate connection.
+    async fn cancel(&self, pids: &[i32]) -> Result<(), sqlx::Error> {
+        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
         if pids.is_empty() {
             return Ok(());
         }
@@ -217,6 +246,12 @@ impl Pool {
 impl InUse {
     pub(super) const fn connection(&mut self) -> &mut PgConnection {
         &mut self.connection
+    }
+
+    /// What cancels the transaction that is open on it.
+    pub(super) fn canceller(&self, side: Side) -> Canceller {
+        let pid = self.running.as_ref().map(|running| running.pid);
+        Canceller { pool: Arc::clone(&self.pool), side, pid }
     }
 
     /// Whether it was idle before.

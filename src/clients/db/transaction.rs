@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use tokio::time::error::Elapsed;
 
-use super::pool::InUse;
+use super::pool::{Canceller, InUse};
 use super::{Access, DbError, Side, locks};
 use crate::model::clock::Stopwatch;
 
@@ -52,6 +52,12 @@ impl Tx {
     /// The time limit for a statement's answer.
     pub(crate) const fn limit(&self) -> Duration {
         self.terms.limit
+    }
+
+    /// What cancels its statement, also after it was moved away.
+    #[must_use]
+    pub(crate) fn canceller(&self) -> Canceller {
+        self.held.canceller(self.terms.side)
     }
 
     pub(crate) const fn terms(&self) -> Terms {

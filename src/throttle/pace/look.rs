@@ -8,6 +8,9 @@ use sqlx::postgres::PgRow;
 
 use super::{Seen, TRANSACTIONS_ALONE};
 
+/// A short look, which is part of each look.
+pub(in crate::throttle) const OTHERS: &str = include_str!("others.sql");
+
 /// Rates are taken over at least this many seconds, as a session reports its counts to the server
 /// once a second.
 const RATE_SECONDS_MIN: f64 = 1.0;
@@ -54,7 +57,9 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    pub(super) const SQL: &'static str = include_str!("look.sql");
+    pub(super) fn sql() -> String {
+        include_str!("look.sql").replace("{others}", OTHERS)
+    }
 
     /// Reads the answer, which took `waited`. `begun` and `reads` are this process's own work.
     pub(super) fn read(

@@ -1,6 +1,6 @@
--- How busy the server is beside Tallymark, as any role can see it. A session is in a transaction
--- while it holds the lock of its virtual transaction. The probe counts for about 5 ms, which takes
--- longer where its processor is shared: a shorter one would end within one turn of the scheduler.
+-- How busy the server is beside Tallymark, as any role can see it. The probe counts for about 5 ms,
+-- which takes longer where its processor is shared: a shorter one would end within one turn of the
+-- scheduler.
 -- The length of each nap, and of the probe, is measured by the server's clock. Without `track_counts`
 -- the server counts no blocks.
 SELECT extract(epoch FROM clock_timestamp())::float8 AS at,
@@ -10,12 +10,7 @@ SELECT extract(epoch FROM clock_timestamp())::float8 AS at,
 FROM (SELECT sum(xact_commit + xact_rollback)::float8 AS transactions,
              sum(blks_read) FILTER (WHERE current_setting('track_counts') = 'on')::float8 AS blocks
       FROM pg_stat_database) AS s,
-     (SELECT count(DISTINCT l.pid)::float8 AS sessions
-      FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-      WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
-        AND l.pid <> pg_backend_pid()
-        AND NOT coalesce(a.usename = current_user AND a.application_name LIKE 'tallymark%', false)
-     ) AS o,
+     ({others}) AS o,
      (SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY ms) AS nap_ms
       FROM (SELECT extract(epoch FROM woke - slept)::float8 * 1000 AS ms
             FROM (SELECT clock_timestamp() AS slept, pg_catalog.pg_sleep(0.0008) AS nap,

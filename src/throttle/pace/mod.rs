@@ -18,6 +18,7 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+pub(super) use look::OTHERS;
 use quiet::Quiet;
 
 /// The slowest pace, at which each process starts.
@@ -79,6 +80,14 @@ pub(crate) struct Seen {
     pub(crate) blocks: Option<f64>,
 }
 
+impl Seen {
+    /// Whether others are seen at work.
+    #[must_use]
+    pub(crate) fn shows_others(&self) -> bool {
+        others(self).is_some()
+    }
+}
+
 /// What keeps the pace from being faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -115,6 +124,12 @@ impl Default for Course {
 }
 
 impl Course {
+    /// The course once others began to work during a statement.
+    #[must_use]
+    pub(crate) fn beside_others() -> Self {
+        Self { hold: Hold::Others(Sense::Sessions), ..Self::default() }
+    }
+
     /// The course after the look `seen`, where `quiet` is how the server looks without load. No
     /// pace is faster than the ratio `nice_min`.
     #[must_use]

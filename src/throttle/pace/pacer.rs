@@ -18,6 +18,11 @@ const STALE: Duration = Duration::from_secs(2);
 /// Naps shorter than this are taken without looks, which would take as long.
 const NAPS_MIN: Duration = Duration::from_secs(1);
 
+/// Looks go on for this long after strain has ended a fast pace on a server where nobody else is seen.
+/// A virtual machine's neighbour strains it for some tenths of a second, and the statement that would
+/// follow keeps the slow pace for many seconds.
+const MOMENT: Duration = Duration::from_secs(2);
+
 /// After a look that failed, or that shows nothing, the next one is this much later.
 const BLIND: Duration = Duration::from_secs(60);
 
@@ -45,6 +50,8 @@ struct PacerState {
     looked: Option<Stopwatch>,
     /// Since when looks show nothing.
     blind: Option<Stopwatch>,
+    /// When strain ended a fast pace, while nobody else was seen.
+    strained: Option<Stopwatch>,
     looks: Looks,
     recent: Recent,
     /// The baseline in the store.
@@ -57,6 +64,8 @@ struct PacerState {
     napped: Duration,
     /// When the pace was last told to other processes.
     published: Stopwatch,
+    /// How often others began to work while a statement read without rests.
+    meetings: u64,
 }
 
 impl Pacer {
@@ -66,6 +75,7 @@ impl Pacer {
             course: Course::default(),
             looked: None,
             blind: None,
+            strained: None,
             looks: Looks::default(),
             recent: Recent::default(),
             stored: Quiet::default(),
@@ -73,6 +83,7 @@ impl Pacer {
             reads: 0,
             napped: Duration::ZERO,
             published: Stopwatch::start(),
+            meetings: 0,
         };
         let looking = tokio::sync::Mutex::new(());
         let (told, _) = tokio::sync::watch::channel(None);
@@ -132,7 +143,9 @@ impl Pacer {
         }
         // There was a look just now. Further ones are for a faster pace.
         match state.course.hold {
-            Hold::Strain(_) if !state.course.is_rising() => false,
+            Hold::Strain(_) if !state.course.is_rising() => {
+                state.strained.is_some_and(|since| since.elapsed() < MOMENT)
+            }
             _ if state.looks.is_unsure_of_blocks() => is_long || is_fast,
             _ => (is_long || is_fast) && state.course.is_rising(),
         }
@@ -149,7 +162,7 @@ impl Pacer {
             statement_timeout: LOOK_TIMEOUT,
             label: "pace",
             doing: DOING,
-            sql: Look::SQL.to_owned(),
+            sql: Look::sql(),
         };
         let watch = Stopwatch::start();
         let answer = source.run_whole(&whole).await;
@@ -178,10 +191,40 @@ impl Pacer {
         let seen = look.map(|look| state.looks.add(*look)).unwrap_or_default();
         state.recent.add(&seen);
         let quiet = state.stored.or_lower(state.recent.quiet());
+        let was_fast = state.course.is_fast();
         state.course = state.course.next(&seen, &quiet, self.nice_min);
-        let Course { ratio, hold, .. } = state.course;
+        let course = state.course;
+        if seen.shows_others() {
+            state.strained = None;
+        } else if was_fast && !course.is_fast() && matches!(course.hold, Hold::Strain(_)) {
+            state.strained = Some(Stopwatch::start());
+        }
         drop(state);
-        tracing::debug!(ratio, %hold, ?seen, "pace");
+        tracing::debug!(ratio = course.ratio, hold = %course.hold, ?seen, "pace");
+        self.tell(course);
+    }
+
+    /// Others began to work while a statement read without rests. The pace is the slow one, as after
+    /// a look that shows them.
+    pub(crate) fn meet_others(&self) {
+        let course = Course::beside_others();
+        let course = Course { ratio: course.ratio.max(self.nice_min), ..course };
+        let mut state = self.state();
+        state.meetings += 1;
+        state.looked = Some(Stopwatch::start());
+        state.course = course;
+        drop(state);
+        self.tell(course);
+    }
+
+    /// How often [`Pacer::meet_others`] was called.
+    #[must_use]
+    pub(crate) fn meetings(&self) -> u64 {
+        self.state().meetings
+    }
+
+    /// Reports the pace in words, if it is another one.
+    fn tell(&self, Course { ratio, hold, .. }: Course) {
         self.told.send_if_modified(|told| {
             let text = Some(format!("nice_ratio {ratio} ({hold})"));
             let is_new = *told != text;
@@ -209,5 +252,83 @@ impl Pacer {
 impl PacerState {
     fn is_stale(&self) -> bool {
         self.looked.is_none_or(|looked| looked.elapsed() >= STALE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A look at a quiet server, a tenth of a second after the one before it.
+    fn quiet(place: u32) -> Look {
+        let place = f64::from(place);
+        // No length of a measurement is the same twice.
+        let about = |ms: f64| Some(ms + place / 1e6);
+        Look {
+            at: 1000.0 + place / 10.0,
+            nap_ms: about(1.1),
+            probe_ms: about(5.0),
+            answer_ms: about(10.0),
+            transactions: Some(100.0 + place),
+            blocks: Some(0.0),
+            sessions: Some(0.0),
+            begun: place,
+            ..Look::default()
+        }
+    }
+
+    fn strained(place: u32) -> Look {
+        Look { probe_ms: Some(9.0), ..quiet(place) }
+    }
+
+    /// After looks at a server on which nobody else works.
+    fn fast() -> Pacer {
+        let pacer = Pacer::new(0.0);
+        (0..30).for_each(|place| pacer.found(Some(&quiet(place))));
+        assert_eq!(pacer.last(), Some((0.0, Hold::Nothing)));
+        pacer
+    }
+
+    const WORK: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn looks_outlast_a_moment_of_strain_and_the_fast_pace_returns() {
+        let pacer = fast();
+        for place in 30..36 {
+            pacer.found(Some(&strained(place)));
+            assert!(pacer.wants_look(WORK), "{place}");
+        }
+        assert_eq!(pacer.ratio(), SLOW);
+        for place in 36..44 {
+            assert!(pacer.wants_look(WORK) && pacer.ratio() > 0.0, "{place}");
+            pacer.found(Some(&quiet(place)));
+        }
+        assert_eq!(pacer.ratio(), 0.0);
+    }
+
+    #[test]
+    fn strain_beside_others_or_from_the_start_is_no_moment() {
+        let pacer = fast();
+        let busy = |place| Look { sessions: Some(1.0), ..strained(place) };
+        (30..33).for_each(|place| pacer.found(Some(&busy(place))));
+        assert!(!pacer.wants_look(WORK));
+        let pacer = Pacer::new(0.0);
+        (0..10).for_each(|place| pacer.found(Some(&quiet(place))));
+        (10..13).for_each(|place| pacer.found(Some(&strained(place))));
+        assert!(matches!(pacer.last(), Some((_, Hold::Strain(_)))));
+        assert!(!pacer.wants_look(WORK));
+    }
+
+    #[test]
+    fn who_meets_others_rests_as_from_the_start() {
+        let pacer = fast();
+        pacer.meet_others();
+        assert_eq!(
+            pacer.last(),
+            Some((SLOW, Hold::Others(crate::throttle::pace::Sense::Sessions)))
+        );
+        // The transaction that others had just begun has ended, and they go on.
+        pacer.found(Some(&quiet(30)));
+        assert_eq!(pacer.ratio(), SLOW);
     }
 }

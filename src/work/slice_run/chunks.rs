@@ -173,7 +173,9 @@ impl<'w> Chunks<'w> {
         self.throttle = self.gate.listen(self.throttle, work, patience).await;
         self.is_guess = pace.is_guess();
         let nap = self.throttle.nap();
-        (nap, self.read_one(start, end, nap).await)
+        let (throttle, source) = (self.throttle, self.gate.source);
+        let read = throttle.read(source, self.read_one(start, end, nap)).await;
+        (nap, read.unwrap_or_else(|why| Err(TargetError::NotNow(why))))
     }
 
     /// Replaces the slice by one statement, or stages one chunk of it.
