@@ -247,7 +247,7 @@ async fn compare_permitted<'w>(
                 let throttle = gate.listen(throttle, work, waits).await;
                 asking.nap = asking.nap_at(&throttle, what.timeout);
                 let what = Verification { nap: asking.nap, ..*what };
-                let compare = worker.target.verify(gate.source, &what);
+                let compare = Box::pin(worker.target.verify(gate.source, &what));
                 match throttle.read(gate.source, compare).await {
                     Err(why) | Ok(Err(TargetError::NotNow(why))) => NotNow::because(why),
                     Ok(found) => return Ok((found?, throttle)),

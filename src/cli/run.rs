@@ -16,7 +16,7 @@ use crate::telemetry::notices;
 use crate::telemetry::otlp::Exporter;
 use crate::telemetry::totals::Totals;
 use crate::work::report::{NextDue, Outcome, ScrubReport, SliceReport, TickReport};
-use crate::work::slice_run::{self, RunOptions};
+use crate::work::slice_run;
 use crate::work::worker::{Severity, Worker};
 
 /// Work on the slices that are due now: one tick, in this process.
@@ -121,8 +121,7 @@ async fn one_slice(
     slice: Slice,
     deadline: Deadline,
 ) -> Result<TickReport, Failure> {
-    let report =
-        slice_run::run_slice(worker, rollup, slice, deadline, RunOptions::default()).await?;
+    let report = slice_run::run_named(worker, rollup, slice, deadline).await?;
     let workload_units = report.workload_units;
     Ok(TickReport { slices: vec![report], workload_units, ..TickReport::default() })
 }

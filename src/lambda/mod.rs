@@ -205,9 +205,7 @@ async fn run_requested(
     }
     Ok(match &request.backfill {
         Some(id) => fanout::run_in_backfill(worker, rollup, slice, id, deadline).await?,
-        None => {
-            slice_run::run_slice(worker, rollup, slice, deadline, RunOptions::default()).await?
-        }
+        None => slice_run::run_named(worker, rollup, slice, deadline).await?,
     })
 }
 

@@ -20,11 +20,25 @@ use crate::model::hint::Hinted as _;
 use crate::model::not_now::Why;
 
 /// Time between two short looks, each of which costs the server half a millisecond.
-const BETWEEN: Duration = Duration::from_millis(40);
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// Time before others that were seen are looked for again. The single transaction of a monitor or of
 /// an idle pool has ended by then.
 const AGAIN: Duration = Duration::from_millis(10);
+
+/// So many looks for others who were seen. Sessions of a busy application are between two transactions
+/// most of the time.
+const AGAIN_MAX: u32 = 6;
+
+/// Others have written in so many transactions between two looks that they are at work.
+const WRITTEN_MIN: f64 = 4.0;
+
+/// The time after which others who came are looked for again. Short jobs have ended by then.
+const SPELL: Duration = Duration::from_millis(500);
+
+/// So many looks then tell whether they stay, if so many of them show others.
+const SPELL_LOOKS: u32 = 5;
+const SPELL_SEEN: u32 = 2;
 
 /// Time limit of a short look.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,7 +75,8 @@ impl Readers {
 }
 
 impl Throttle<'_> {
-    /// Reads from `source`. Without rests it reads only while nobody else works there.
+    /// Reads from `source`. Without rests it reads only while nobody else works there. Box a large
+    /// `read`.
     ///
     /// # Errors
     /// Others began to work, and `read` was cancelled.
@@ -70,10 +85,8 @@ impl Throttle<'_> {
         source: &Db,
         read: impl Future<Output = Result<T, E>>,
     ) -> Result<Result<T, E>, Why> {
-        // The future of a whole replacement is large.
-        let read = Box::pin(read);
         match self.governor().filter(|_| self.is_fast()) {
-            Some(governor) => governor.while_alone(source, read).await,
+            Some(governor) => Box::pin(governor.while_alone(source, read)).await,
             None => Ok(read.await),
         }
     }
@@ -91,14 +104,18 @@ impl Governor {
         read: impl Future<Output = Result<T, E>>,
     ) -> Result<Result<T, E>, Why> {
         let meetings = self.pacer.meetings();
-        let (read, others) = (pin!(read), pin!(others_come(source)));
-        let read = match future::select(read, others).await {
+        let mut watch = Watch::new(self, source);
+        let mut read = pin!(read);
+        match future::select(&mut read, pin!(watch.others_come())).await {
             Either::Left((ended, _)) => return self.unless_met(meetings, ended),
-            Either::Right(((), read)) => read,
-        };
+            Either::Right(((), _)) => {}
+        }
         tracing::info!("{BEGAN}, so what was read without rests is read again");
         self.pacer.meet_others();
         let ((), ended) = future::join(self.readers.cancel(), read).await;
+        if watch.others_stay().await {
+            self.pacer.stay_slow();
+        }
         self.unless_met(meetings, ended)
     }
 
@@ -111,34 +128,85 @@ impl Governor {
     }
 }
 
-/// Waits until two looks in a row show others at work on `source`. A server that refuses the looks is
-/// not watched: its statement ends within a second or two.
-async fn others_come(source: &Db) {
-    let whole = Whole {
-        access: Access::ReadOnly,
-        statement_timeout: LOOK_TIMEOUT,
-        label: "watch",
-        doing: "watching for others",
-        sql: OTHERS.to_owned(),
-    };
-    let mut were_seen = false;
-    // Bounded by the statement that is watched.
-    loop {
-        tokio::time::sleep(if were_seen { AGAIN } else { BETWEEN }).await;
-        match are_seen(source, &whole).await {
-            Ok(true) if were_seen => return,
-            Ok(seen) => were_seen = seen,
-            Err(error) => {
-                tracing::info!(error = %error.in_one_line(), "others are not watched for");
-                return future::pending().await;
+/// Short looks at a source.
+struct Watch<'g> {
+    governor: &'g Governor,
+    source: &'g Db,
+    /// The next ID of a writing transaction at the last look, and how many transactions this process
+    /// had begun by then.
+    last: Option<(f64, f64)>,
+}
+
+/// How much a short look shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sight {
+    Nobody,
+    /// Others in a transaction at this moment, which may be a single one.
+    Some,
+    /// Several transactions of others since the last look.
+    Several,
+}
+
+impl<'g> Watch<'g> {
+    const fn new(governor: &'g Governor, source: &'g Db) -> Self {
+        Self { governor, source, last: None }
+    }
+
+    /// Waits until others are seen at work. A server that refuses the looks is not watched: its
+    /// statement ends within a second or two.
+    async fn others_come(&mut self) {
+        // Short looks that are left to confirm one that has shown others.
+        let mut again = 0;
+        // Bounded by the statement that is watched.
+        loop {
+            tokio::time::sleep(if again > 0 { AGAIN } else { BETWEEN }).await;
+            match self.look().await {
+                Ok(Sight::Several) => return,
+                Ok(Sight::Some) if again > 0 => return,
+                Ok(Sight::Some) => again = AGAIN_MAX,
+                Ok(Sight::Nobody) => again = again.saturating_sub(1),
+                Err(error) => {
+                    tracing::info!(error = %error.in_one_line(), "others are not watched for");
+                    return future::pending().await;
+                }
             }
         }
     }
-}
 
-async fn are_seen(source: &Db, whole: &Whole<'_>) -> Result<bool, DbError> {
-    let rows = source.run_whole(whole).await?;
-    let sessions = rows.first().map_or(Ok(0.0), |row| row.try_get::<f64, _>("sessions"));
-    let sessions = sessions.map_err(|error| DbError::new(source.side(), whole.doing, error))?;
-    Ok(sessions >= 1.0)
+    /// Whether others who came are still at work after a while.
+    async fn others_stay(&mut self) -> bool {
+        tokio::time::sleep(SPELL).await;
+        let mut seen = 0;
+        for _ in 0..SPELL_LOOKS {
+            tokio::time::sleep(BETWEEN).await;
+            seen += u32::from(!matches!(self.look().await, Ok(Sight::Nobody)));
+        }
+        seen >= SPELL_SEEN
+    }
+
+    async fn look(&mut self) -> Result<Sight, DbError> {
+        let whole = Whole {
+            access: Access::ReadOnly,
+            statement_timeout: LOOK_TIMEOUT,
+            label: "watch",
+            doing: "watching for others",
+            sql: OTHERS.to_owned(),
+        };
+        let begun = self.governor.pacer.begun();
+        let rows = self.source.run_whole(&whole).await?;
+        let read = || -> Result<(f64, f64), sqlx::Error> {
+            let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+            Ok((row.try_get("sessions")?, row.try_get("next_xid")?))
+        };
+        let wrong = |error| DbError::new(self.source.side(), whole.doing, error);
+        let (sessions, next_xid) = read().map_err(wrong)?;
+        // Own transactions count as ones that write.
+        let last = self.last.replace((next_xid, begun));
+        let written = last.map_or(0.0, |(xid, before)| next_xid - xid - (begun - before));
+        Ok(match sessions {
+            _ if written >= WRITTEN_MIN => Sight::Several,
+            1.0.. => Sight::Some,
+            _ => Sight::Nobody,
+        })
+    }
 }

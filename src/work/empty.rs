@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use crate::checkpoint::Watermark;
 use crate::clients::db::{Access, CATALOGUE_TIMEOUT};
 use crate::model::rollup::Rollup;
+use crate::model::slice::Slice;
 use crate::source;
 use crate::source::reading::first_row::SourceStart;
 use crate::work::worker::{WorkError, Worker};
@@ -43,6 +44,31 @@ pub async fn probe(worker: &Worker, rollup: &Rollup) -> Result<Watermark, WorkEr
     let lower_to = lower_to(rollup, &seen, found);
     worker.checkpoints.remember_begin(&rollup.name, &seen, found, lower_to).await?;
     Ok(ready::watermark(worker, rollup).await?)
+}
+
+/// Requests a slice that counted as empty, before somebody runs it by its name. Otherwise a turn that
+/// ends without a result would leave a checkpoint behind the watermark, where no tick looks.
+///
+/// # Errors
+/// The checkpoints cannot be read or written, or are not this installation's.
+pub(crate) async fn request(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+) -> Result<(), WorkError> {
+    let seen = ready::watermark(worker, rollup).await?;
+    let is_passed = seen.until().is_some_and(|until| slice.start() < until);
+    let is_sealed = seen.seal_of(rollup).is_some_and(|seal| slice.start() < seal);
+    if !is_passed || is_sealed || slice.start() < rollup.start {
+        return Ok(());
+    }
+    if worker.checkpoints.get(&rollup.name, slice.start()).await?.is_some() {
+        return Ok(());
+    }
+    Box::pin(identity::recognise(worker, rollup, seen.bond())).await?;
+    let now = worker.clock.now();
+    worker.checkpoints.reopen(&rollup.name, slice.start(), "run by its name", now).await?;
+    Ok(())
 }
 
 /// Whether a tick must probe where the rows of `rollup` begin. It must before anything has succeeded

@@ -32,7 +32,7 @@ use crate::throttle::Throttle;
 use crate::throttle::interrupt::GRACE;
 use crate::work::report::SliceReport;
 use crate::work::worker::{WorkError, Worker, lock};
-use crate::work::{compose, estimate};
+use crate::work::{compose, empty, estimate};
 
 mod chunks;
 mod claim;
@@ -154,6 +154,20 @@ pub async fn run_slice(
     };
     let report = Box::pin(work_on(turn, &claimed, watch)).await?;
     Ok(report.logged())
+}
+
+/// As [`run_slice`], for a slice that somebody names. It may be one that no tick looks at.
+///
+/// # Errors
+/// As [`run_slice`].
+pub async fn run_named(
+    worker: &Worker,
+    rollup: &Rollup,
+    slice: Slice,
+    deadline: Deadline,
+) -> Result<SliceReport, WorkError> {
+    Box::pin(empty::request(worker, rollup, slice)).await?;
+    Box::pin(run_slice(worker, rollup, slice, deadline, RunOptions::default())).await
 }
 
 /// All steps after the claim.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::world::{
-    BUDGET, DAILY, EVENTS, Setup, Urls, World, batch, clock, config, dynamo, instant, random_events,
+    BUDGET, DAILY, EVENTS, PAST_LEASE, Setup, Urls, World, batch, clock, config, dynamo, instant,
+    random_events,
 };
 use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{DateTime, Utc};
+use sqlx::{Connection as _, PgConnection};
 use tallymark::checkpoint::{Claim, State, Watermark, Yield};
 use tallymark::model::clock::{Clock, Deadline, ManualClock};
 use tallymark::model::hint::Hinted as _;
@@ -20,6 +22,7 @@ use tallymark::work::due::{Standing, View};
 use tallymark::work::empty;
 use tallymark::work::identity;
 use tallymark::work::report::{Outcome, SliceReport};
+use tallymark::work::slice_run;
 use tallymark::work::standings;
 use tallymark::work::worker::{WorkError, Worker};
 
@@ -315,6 +318,33 @@ async fn empty_stretches_before_the_first_row_cost_nothing() {
     assert_eq!(again.last(), Some(&instant("2026-01-20")));
     assert_eq!(again.len(), 21, "from there on until the first that was known");
     world.verify_all("2026-02-13").await;
+}
+
+/// A tick finishes what somebody began before the first row.
+#[tokio::test]
+async fn a_named_slice_before_the_first_row_that_yields_is_run_by_the_next_tick() {
+    let clock = clock("2026-02-13T12:00:00Z");
+    let world = world_at(&clock, LATE_BEGIN, DAILY).await;
+    assert_eq!(starts(&tick(&world).await).len(), 3);
+    let (worker, rollup) = (&world.worker, world.rollup());
+    let slice = world.slice("2026-01-05");
+    let mut holder = PgConnection::connect(&world.urls.source).await.unwrap();
+    for sql in ["BEGIN", "LOCK TABLE events"] {
+        sqlx::query(sql).execute(&mut holder).await.unwrap();
+    }
+    let run = async || {
+        let deadline = Deadline::after(&*worker.clock, BUDGET);
+        slice_run::run_named(worker, rollup, slice, deadline).await.unwrap().outcome
+    };
+    assert_eq!(run().await, Outcome::Yielded);
+    holder.close().await.unwrap();
+    clock.advance(PAST_LEASE);
+    assert_eq!(starts(&tick(&world).await), [slice.start()]);
+    assert_eq!(world.checkpoint("2026-01-05").await.unwrap().state, State::Succeeded);
+    assert_eq!(run().await, Outcome::AlreadySucceeded);
+    assert!(tick(&world).await.is_empty());
+    let standings = standings::of(worker, rollup, clock.now()).await.unwrap();
+    assert_eq!(standings.plan.watermark, instant("2026-02-13"));
 }
 
 /// Everything is empty until a row appears. Then the next slice that ends makes the tick probe

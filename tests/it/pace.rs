@@ -160,8 +160,11 @@ async fn what_reads_without_rests_is_cancelled_once_others_work() {
     let computed = async || {
         let read = async {
             let report = world.try_run("2026-01-01").await.unwrap();
-            let is_done = report.outcome == Outcome::Succeeded;
-            if is_done { Ok(()) } else { Err(reason.set(report.reason).unwrap()) }
+            if report.outcome == Outcome::Succeeded {
+                return Ok(());
+            }
+            reason.set(report.reason).unwrap();
+            Err(())
         };
         governor.while_alone(source, read).await
     };

@@ -65,7 +65,7 @@ pub(crate) struct Canceller {
 }
 
 impl Canceller {
-    /// Cancels, over a separate connection.
+    /// Cancels, over another connection.
     ///
     /// # Errors
     /// The server failed.
@@ -222,16 +222,26 @@ impl Pool {
         self.cancel(&running).await
     }
 
-    /// Cancels the statements that run on these backends, over a separate connection.
+    /// Cancels the statements that run on these backends, over another connection: an idle one, or one
+    /// of its own.
     async fn cancel(&self, pids: &[i32]) -> Result<(), sqlx::Error> {
         let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
         if pids.is_empty() {
             return Ok(());
         }
         let sql = include_str!("cancel.sql").replace("{pids}", &format!("{{{}}}", pids.join(",")));
-        let mut connection = self.connect_once().await?;
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
-        connection.close().await
+        let cancel = async |mut connection: PgConnection| {
+            sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut connection).await?;
+            connection.close().await
+        };
+        let idle = self.idle().pop();
+        if let Some((idle, _)) = idle
+            && cancel(idle).await.is_ok()
+        {
+            return Ok(());
+        }
+        // The server may have closed the idle one long ago.
+        cancel(self.connect_once().await?).await
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Vec<i32>> {

@@ -1,7 +1,11 @@
--- Sessions of others in a transaction at this moment, as any role can see them. A session is in a
--- transaction while it holds the lock of its virtual transaction.
-SELECT count(DISTINCT l.pid)::float8 AS sessions
-FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+-- Sessions of others in a transaction at this moment, as any role can see them, and the next ID of a
+-- transaction that writes. A session is in a transaction while it holds the lock of its virtual
+-- transaction.
+SELECT count(DISTINCT l.pid)::float8 AS sessions,
+       pg_snapshot_xmax(pg_current_snapshot())::text::float8 AS next_xid
+FROM pg_locks l
 WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
   AND l.pid <> pg_backend_pid()
-  AND NOT coalesce(a.usename = current_user AND a.application_name LIKE 'tallymark%', false)
+  AND NOT EXISTS (SELECT FROM pg_stat_get_activity(l.pid) a
+                  WHERE a.usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+                    AND a.application_name LIKE 'tallymark%')

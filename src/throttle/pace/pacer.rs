@@ -18,9 +18,9 @@ const STALE: Duration = Duration::from_secs(2);
 /// Naps shorter than this are taken without looks, which would take as long.
 const NAPS_MIN: Duration = Duration::from_secs(1);
 
-/// Looks go on for this long after strain has ended a fast pace on a server where nobody else is seen.
-/// A virtual machine's neighbour strains it for some tenths of a second, and the statement that would
-/// follow keeps the slow pace for many seconds.
+/// Looks go on for this long while there is strain on a server where nobody else is seen, or for as
+/// long as the naps of the statement that would follow. A virtual machine's neighbour strains it for
+/// some tenths of a second, and that statement keeps the slow pace for many seconds.
 const MOMENT: Duration = Duration::from_secs(2);
 
 /// After a look that failed, or that shows nothing, the next one is this much later.
@@ -50,7 +50,7 @@ struct PacerState {
     looked: Option<Stopwatch>,
     /// Since when looks show nothing.
     blind: Option<Stopwatch>,
-    /// When strain ended a fast pace, while nobody else was seen.
+    /// Since when all of a row of looks show strain and nobody else.
     strained: Option<Stopwatch>,
     looks: Looks,
     recent: Recent,
@@ -66,6 +66,8 @@ struct PacerState {
     published: Stopwatch,
     /// How often others began to work while a statement read without rests.
     meetings: u64,
+    /// When others were last seen to stay.
+    stay: Option<Stopwatch>,
 }
 
 impl Pacer {
@@ -84,6 +86,7 @@ impl Pacer {
             napped: Duration::ZERO,
             published: Stopwatch::start(),
             meetings: 0,
+            stay: None,
         };
         let looking = tokio::sync::Mutex::new(());
         let (told, _) = tokio::sync::watch::channel(None);
@@ -134,6 +137,9 @@ impl Pacer {
         if state.blind.is_some_and(|since| since.elapsed() < BLIND) {
             return false;
         }
+        if state.stay.is_some_and(|since| since.elapsed() < FRESH) {
+            return false;
+        }
         let is_stale = state.is_stale();
         let ratio = if is_stale { SLOW } else { state.course.ratio };
         let is_long = work.mul_f64(ratio) + state.napped >= NAPS_MIN;
@@ -144,7 +150,8 @@ impl Pacer {
         // There was a look just now. Further ones are for a faster pace.
         match state.course.hold {
             Hold::Strain(_) if !state.course.is_rising() => {
-                state.strained.is_some_and(|since| since.elapsed() < MOMENT)
+                let moment = MOMENT.min(work.mul_f64(SLOW));
+                state.strained.is_some_and(|since| since.elapsed() < moment)
             }
             _ if state.looks.is_unsure_of_blocks() => is_long || is_fast,
             _ => (is_long || is_fast) && state.course.is_rising(),
@@ -167,10 +174,7 @@ impl Pacer {
         let watch = Stopwatch::start();
         let answer = source.run_whole(&whole).await;
         let waited = watch.elapsed();
-        let (begun, reads) = {
-            let state = self.state();
-            (state.own.iter().map(Begun::so_far).sum(), state.reads)
-        };
+        let (begun, reads) = (self.begun(), self.state().reads);
         let look = answer.map(|rows| rows.first().map(|row| Look::read(row, waited, begun, reads)));
         let look = match look {
             Ok(Some(Ok(look))) => Ok(look),
@@ -191,14 +195,10 @@ impl Pacer {
         let seen = look.map(|look| state.looks.add(*look)).unwrap_or_default();
         state.recent.add(&seen);
         let quiet = state.stored.or_lower(state.recent.quiet());
-        let was_fast = state.course.is_fast();
         state.course = state.course.next(&seen, &quiet, self.nice_min);
         let course = state.course;
-        if seen.shows_others() {
-            state.strained = None;
-        } else if was_fast && !course.is_fast() && matches!(course.hold, Hold::Strain(_)) {
-            state.strained = Some(Stopwatch::start());
-        }
+        let is_moment = matches!(course.hold, Hold::Strain(_)) && !seen.shows_others();
+        state.strained = is_moment.then(|| state.strained.take().unwrap_or_else(Stopwatch::start));
         drop(state);
         tracing::debug!(ratio = course.ratio, hold = %course.hold, ?seen, "pace");
         self.tell(course);
@@ -214,7 +214,22 @@ impl Pacer {
         state.looked = Some(Stopwatch::start());
         state.course = course;
         drop(state);
+        tracing::debug!(ratio = course.ratio, hold = %course.hold, "pace");
         self.tell(course);
+    }
+
+    /// Others whom this process has met stay at work. The next statement begins without looks, which
+    /// would be felt as well.
+    pub(crate) fn stay_slow(&self) {
+        let mut state = self.state();
+        state.looked = Some(Stopwatch::start());
+        state.stay = Some(Stopwatch::start());
+    }
+
+    /// Transactions that this process has begun on the server.
+    #[must_use]
+    pub(crate) fn begun(&self) -> f64 {
+        self.state().own.iter().map(Begun::so_far).sum()
     }
 
     /// How often [`Pacer::meet_others`] was called.
@@ -237,6 +252,7 @@ impl Pacer {
     pub(crate) fn end_of_looks(&self) -> Option<(Course, Quiet)> {
         let mut state = self.state();
         state.napped = Duration::ZERO;
+        state.strained = None;
         if state.published.elapsed() < TOLD_EVERY || state.looked.is_none() {
             return None;
         }
@@ -307,15 +323,19 @@ mod tests {
     }
 
     #[test]
-    fn strain_beside_others_or_from_the_start_is_no_moment() {
+    fn strain_beside_others_is_no_moment() {
         let pacer = fast();
         let busy = |place| Look { sessions: Some(1.0), ..strained(place) };
         (30..33).for_each(|place| pacer.found(Some(&busy(place))));
         assert!(!pacer.wants_look(WORK));
-        let pacer = Pacer::new(0.0);
-        (0..10).for_each(|place| pacer.found(Some(&quiet(place))));
-        (10..13).for_each(|place| pacer.found(Some(&strained(place))));
-        assert!(matches!(pacer.last(), Some((_, Hold::Strain(_)))));
+    }
+
+    #[test]
+    fn looks_at_strain_take_no_longer_than_a_row_of_them() {
+        let pacer = fast();
+        (30..33).for_each(|place| pacer.found(Some(&strained(place))));
+        assert!(pacer.wants_look(WORK));
+        pacer.end_of_looks();
         assert!(!pacer.wants_look(WORK));
     }
 

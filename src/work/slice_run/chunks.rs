@@ -174,7 +174,7 @@ impl<'w> Chunks<'w> {
         self.is_guess = pace.is_guess();
         let nap = self.throttle.nap();
         let (throttle, source) = (self.throttle, self.gate.source);
-        let read = throttle.read(source, self.read_one(start, end, nap)).await;
+        let read = throttle.read(source, Box::pin(self.read_one(start, end, nap))).await;
         (nap, read.unwrap_or_else(|why| Err(TargetError::NotNow(why))))
     }
 

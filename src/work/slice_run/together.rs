@@ -184,7 +184,7 @@ async fn read<'w>(
     let options =
         StatementOptions { nap: throttle.nap(), last: completing.last_write(), ..options };
     let leased: Vec<Leased<'_>> = works.iter().map(|work| (work.lease, work.job.slice)).collect();
-    let replace = worker.target.replace_together(&leased, whole.job, options);
+    let replace = Box::pin(worker.target.replace_together(&leased, whole.job, options));
     let replaced = throttle.read(gate.source, replace).await.map_err(NotNow::because)??;
     let done = |all: Vec<_>| all.into_iter().map(|replaced| completing.done(replaced)).collect();
     Ok(replaced.map(|all| (done(all), throttle)))

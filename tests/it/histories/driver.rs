@@ -14,7 +14,7 @@ use tallymark::model::rollup::{Late, Rollup};
 use tallymark::tick;
 use tallymark::work::due::Standing;
 use tallymark::work::empty;
-use tallymark::work::slice_run::{self, RunOptions};
+use tallymark::work::slice_run;
 use tallymark::work::standings;
 
 use super::expected;
@@ -301,17 +301,23 @@ impl World {
         let rollup = random.choice(&worker.config.rollups).unwrap();
         if random.bool() {
             // A temporary error does not matter here.
-            let _ = empty::probe(worker, rollup).await;
+            tokio::select! {
+                _ = Box::pin(empty::probe(worker, rollup)) => {}
+                () = session::patience(&self.sessions, false) => {}
+            }
             return format!("-- plan {}", rollup.name);
         }
         let hours = random.u64(1..4);
         let at = self.clock.now() - TimeDelta::hours(hours.try_into().unwrap());
         let slice = rollup.calendar.containing(at.max(rollup.start));
         let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
-        let work = slice_run::run_slice(worker, rollup, slice, deadline, RunOptions::default());
-        let outcome = match work.await {
-            Ok(report) => report.outcome.word().to_owned(),
-            Err(error) => error.to_string(),
+        let work = Box::pin(slice_run::run_named(worker, rollup, slice, deadline));
+        let outcome = tokio::select! {
+            ran = work => match ran {
+                Ok(report) => report.outcome.word().to_owned(),
+                Err(error) => error.to_string(),
+            },
+            () = session::patience(&self.sessions, false) => "killed".to_owned(),
         };
         format!("-- run {} {}: {outcome}", rollup.name, slice.start().format("%H:%M"))
     }
@@ -375,9 +381,6 @@ impl World {
         for _ in 0..QUIET_MAX {
             self.advance(1).await;
             self.complete_seal().await;
-            if self.kind.purges {
-                self.run_yielded().await;
-            }
             let deadline = Deadline::after(&self.clock, Duration::from_secs(60));
             let now = self.clock.now();
             let work = tick::run(&self.inner.worker, now, deadline, None);

@@ -11,10 +11,9 @@ use fastrand::Rng;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use tallymark::check::purgeable;
 use tallymark::check::verify::{self, Compared};
-use tallymark::model::clock::{Clock as _, Deadline};
+use tallymark::model::clock::Clock as _;
 use tallymark::model::not_now::Why;
 use tallymark::model::rollup::Rollup;
-use tallymark::work::slice_run::{self, RunOptions};
 
 use super::{World, polls_max};
 use crate::histories::expected;
@@ -212,27 +211,6 @@ impl World {
             let _ = purgeable::seal(worker, &purgeable::tables(worker)[0], before).await;
         }
         self.note_seals().await;
-    }
-
-    /// Runs again what the operator ran before the source's first row, where it yielded. No tick looks
-    /// there, and `keep` waits for it.
-    pub(super) async fn run_yielded(&mut self) {
-        let first = "SELECT min(at) FROM public.events";
-        let first: Option<DateTime<Utc>> =
-            sqlx::query_scalar(first).fetch_one(&mut self.control).await.unwrap();
-        let worker = &self.inner.worker;
-        for rollup in &worker.config.rollups {
-            let unfinished = worker.checkpoints.unfinished(&rollup.name).await.unwrap();
-            for known in unfinished {
-                let slice = rollup.calendar.containing(known.slice_start);
-                if first.is_none_or(|first| slice.end() <= first) {
-                    let deadline = Deadline::after(&self.clock, Duration::from_secs(20));
-                    let options = RunOptions::default();
-                    // It may be refused, as by a lease.
-                    let _ = slice_run::run_slice(worker, rollup, slice, deadline, options).await;
-                }
-            }
-        }
     }
 
     /// The instant before which the rows of `rollup` are deleted, by what `keep` means.

@@ -2,7 +2,6 @@
 //! their rows. Each of them must equal the `GROUP BY` over the source of some instant between
 //! `checked_at` and the read.
 
-use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -112,15 +111,16 @@ impl World {
             false => usize::MAX,
         };
         let beside = self.statement_beside();
+        let is_patient = self.seen.random.u32(0..4) == 0;
         let Self { inner, control, seen, kind, now_ms, changes, clock, sessions, .. } = self;
         let is_other = changes.as_mut().is_some_and(Changes::ticks_by_other);
         let other = changes.as_ref().filter(|_| is_other).map(|it| &it.other().worker);
         let worker = other.unwrap_or(&inner.worker);
-        let mut work = pin!(tick::run(worker, now, deadline, None));
+        let mut work = Box::pin(tick::run(worker, now, deadline, None));
         let mut polled = 0;
         loop {
             let is_paused = polled < pause;
-            let ended: Option<Option<TickReport>> = std::future::poll_fn(|context| {
+            let worked = std::future::poll_fn(|context| {
                 polled += 1;
                 if polls.is_some_and(|polls| polled > polls) {
                     return Poll::Ready(Some(None));
@@ -129,8 +129,11 @@ impl World {
                     return Poll::Ready(None);
                 }
                 work.as_mut().poll(context).map(|ended| Some(ended.ok()))
-            })
-            .await;
+            });
+            let ended: Option<Option<TickReport>> = tokio::select! {
+                ended = worked => ended,
+                () = session::patience(sessions, is_patient) => Some(None),
+            };
             match ended {
                 None => {
                     if let Some((which, sql)) = &beside {

@@ -1,5 +1,7 @@
 //! A session of the application, and the clock that it sees.
 
+use std::time::Duration;
+
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
 pub struct Session {
@@ -7,6 +9,20 @@ pub struct Session {
     pub name: &'static str,
     pub is_open: bool,
     pub begun_ms: i64,
+    /// Whether its open TRUNCATE keeps the table from all others.
+    keeps_table: bool,
+}
+
+/// A worker that waits for such a table is killed after this time. Impatient histories meet fewer of the
+/// five seconds after which the server refuses.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+
+/// Waits until a worker is to be killed that waits for a table of one of the sessions.
+pub async fn patience(sessions: &[Session], is_patient: bool) {
+    if is_patient || !sessions.iter().any(|session| session.keeps_table) {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(WAIT_MAX).await;
 }
 
 /// Sets the virtual clock.
@@ -18,7 +34,7 @@ pub async fn show(control: &mut PgConnection, now_ms: i64) {
 impl Session {
     pub async fn new(mut connection: PgConnection, name: &'static str) -> Self {
         connection.execute("SET lock_timeout = '10ms'").await.unwrap();
-        Self { connection, name, is_open: false, begun_ms: 0 }
+        Self { connection, name, is_open: false, begun_ms: 0, keeps_table: false }
     }
 
     /// Runs a statement. Says so if it was refused.
@@ -38,7 +54,8 @@ impl Session {
         let ended = self.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await;
         match (sql, &ended) {
             ("BEGIN", Ok(_)) => self.is_open = true,
-            ("COMMIT" | "ROLLBACK", _) => self.is_open = false,
+            ("COMMIT" | "ROLLBACK", _) => (self.is_open, self.keeps_table) = (false, false),
+            (_, Ok(_)) if sql.starts_with("TRUNCATE") => self.keeps_table = self.is_open,
             _ => {}
         }
         match ended {
