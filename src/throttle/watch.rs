@@ -33,6 +33,9 @@ const AGAIN_MAX: u32 = 6;
 /// Others have written in so many transactions between two looks that they are at work.
 const WRITTEN_MIN: f64 = 4.0;
 
+/// So many sessions more than at the last look are an application that connects, and is about to work.
+const CONNECTED_MIN: f64 = 4.0;
+
 /// The time after which others who came are looked for again. Short jobs have ended by then.
 const SPELL: Duration = Duration::from_millis(500);
 
@@ -132,9 +135,35 @@ impl Governor {
 struct Watch<'g> {
     governor: &'g Governor,
     source: &'g Db,
-    /// The next ID of a writing transaction at the last look, and how many transactions this process
-    /// had begun by then.
-    last: Option<(f64, f64)>,
+    last: Option<ShortLook>,
+}
+
+/// What a short look saw.
+#[derive(Clone, Copy, Debug)]
+struct ShortLook {
+    /// Sessions of others in a transaction.
+    sessions: f64,
+    /// The next ID of a transaction that writes.
+    next_xid: f64,
+    /// All sessions.
+    connected: f64,
+    /// Transactions that this process had begun by then.
+    begun: f64,
+}
+
+impl ShortLook {
+    /// What it shows, given the one before. Own transactions count as ones that write.
+    fn after(&self, last: Option<&Self>) -> Sight {
+        let written = |last: &Self| self.next_xid - last.next_xid - (self.begun - last.begun);
+        let has_come = |last: &Self| {
+            written(last) >= WRITTEN_MIN || self.connected - last.connected >= CONNECTED_MIN
+        };
+        match self.sessions {
+            _ if last.is_some_and(has_come) => Sight::Several,
+            1.0.. => Sight::Some,
+            _ => Sight::Nobody,
+        }
+    }
 }
 
 /// How much a short look shows.
@@ -143,7 +172,7 @@ enum Sight {
     Nobody,
     /// Others in a transaction at this moment, which may be a single one.
     Some,
-    /// Several transactions of others since the last look.
+    /// Others have written in several transactions since the last look, or have connected.
     Several,
 }
 
@@ -194,19 +223,39 @@ impl<'g> Watch<'g> {
         };
         let begun = self.governor.pacer.begun();
         let rows = self.source.run_whole(&whole).await?;
-        let read = || -> Result<(f64, f64), sqlx::Error> {
+        let read = || -> Result<ShortLook, sqlx::Error> {
             let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-            Ok((row.try_get("sessions")?, row.try_get("next_xid")?))
+            let (sessions, next_xid) = (row.try_get("sessions")?, row.try_get("next_xid")?);
+            Ok(ShortLook { sessions, next_xid, connected: row.try_get("connected")?, begun })
         };
         let wrong = |error| DbError::new(self.source.side(), whole.doing, error);
-        let (sessions, next_xid) = read().map_err(wrong)?;
-        // Own transactions count as ones that write.
-        let last = self.last.replace((next_xid, begun));
-        let written = last.map_or(0.0, |(xid, before)| next_xid - xid - (begun - before));
-        Ok(match sessions {
-            _ if written >= WRITTEN_MIN => Sight::Several,
-            1.0.. => Sight::Some,
-            _ => Sight::Nobody,
-        })
+        let look = read().map_err(wrong)?;
+        let last = self.last.replace(look);
+        Ok(look.after(last.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_transactions_that_write_or_new_sessions_are_an_application_at_work() {
+        let quiet = ShortLook { sessions: 0.0, next_xid: 500.0, connected: 9.0, begun: 40.0 };
+        let one = ShortLook { sessions: 1.0, next_xid: 503.0, connected: 12.0, ..quiet };
+        let own = ShortLook { next_xid: 520.0, begun: 60.0, ..quiet };
+        let writing = ShortLook { next_xid: 524.0, begun: 60.0, ..quiet };
+        let connecting = ShortLook { connected: 13.0, ..quiet };
+        for (look, sight) in [
+            (quiet, Sight::Nobody),
+            (one, Sight::Some),
+            (own, Sight::Nobody),
+            (writing, Sight::Several),
+            (connecting, Sight::Several),
+        ] {
+            assert_eq!(look.after(Some(&quiet)), sight, "{look:?}");
+            // The first look has nothing to be compared with.
+            assert_ne!(look.after(None), Sight::Several);
+        }
     }
 }

@@ -339,6 +339,9 @@ impl<'w> Work<'w> {
             rows = Some(reading.rows);
         }
         tx.commit().await?;
+        if let Some(rows) = rows {
+            pace.foresee(rows, start, end);
+        }
         if let Some(rows) = rows.filter(|_| pace.is_unknown()) {
             // Assume the cost that other processes measured. Without a measurement nothing is lost.
             let learned = estimate::learned(self.worker, rollup).await.ok().flatten();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Assumed rows per millisecond of work: scanning, grouping and adding up. If the real number is
 /// lower, the naps are too short for the work.
-const ROWS_PER_MS: f64 = 600.0;
+pub(super) const ROWS_PER_MS: f64 = 600.0;
 
 /// With fewer rows than this between naps, the naps cost more than the work.
 const ROWS_MIN: f64 = 50.0;

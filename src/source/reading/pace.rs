@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::nap::ROWS_PER_MS;
+
 /// A chunk may be this many times longer than `chunk_time` if the slice then fits into one. For the
 /// source, one statement without a stage is cheaper than two statements and a stage.
-const WHOLE_SLACK: f64 = 1.5;
+pub(crate) const WHOLE_SLACK: f64 = 1.5;
 
 /// A chunk grows or shrinks at most by this factor at a time, so that one unusually fast or slow
 /// statement has a limited effect on the next.
@@ -39,6 +41,8 @@ pub(crate) struct Pace {
     rate: Option<f64>,
     /// Whether the rate is mostly a guess.
     is_guess: bool,
+    /// The least rate of a statement with naps, whose length follows from its rows.
+    napping_min: f64,
 }
 
 /// How many times more expensive a statement is than reading the same rows as a whole slice.
@@ -69,6 +73,18 @@ impl Pace {
     #[must_use]
     pub(crate) const fn is_guess(&self) -> bool {
         self.is_guess
+    }
+
+    /// Takes in the planner's estimate of the `rows` between `start` and `end`.
+    pub(crate) fn foresee(&mut self, rows: f64, start: DateTime<Utc>, end: DateTime<Utc>) {
+        self.napping_min = rows / ROWS_PER_MS / seconds(end - start);
+    }
+
+    /// The pace of statements with naps. Naps are taken by the row, so that rows which are read faster
+    /// than assumed take as long.
+    #[must_use]
+    pub(crate) fn with_naps(&self) -> Self {
+        Self { rate: self.rate.map(|rate| rate.max(self.napping_min)), ..*self }
     }
 
     /// Takes the planner's estimate of the rows between `start` and `end` as a first guess,
@@ -169,6 +185,24 @@ mod tests {
         let mut pace = Pace::default();
         pace.guess(150_000.0, at(0), at(86_400), WANTED, None);
         assert_eq!(pace.chunk_end(at(0), at(86_400), WANTED, Excess::NONE), at(86_400));
+    }
+
+    /// A day of 600,000 rows, which other processes have read without naps in 200 ms.
+    #[test]
+    fn a_statement_with_naps_takes_its_time_by_its_rows() {
+        let (start, end) = (at(0), at(86_400));
+        let mut pace = Pace::default();
+        pace.guess(600_000.0, start, end, WANTED, Some(200.0 / 600_000.0));
+        pace.foresee(600_000.0, start, end);
+        let expected = |pace: Pace| pace.expected(start, end, Excess::NONE).as_millis();
+        assert_eq!((expected(pace), expected(pace.with_naps())), (200, 1000));
+        assert_eq!(pace.chunk_end(start, end, WANTED, Excess::NONE), end);
+        assert_eq!(pace.with_naps().chunk_end(start, end, WANTED, Excess::NONE), at(43_200));
+        // Rows that are read more slowly than assumed decide by themselves.
+        for _ in 0..2 {
+            pace.learn(start, end, Duration::from_millis(3000), Excess::NONE);
+        }
+        assert_eq!((expected(pace), expected(pace.with_naps())), (3000, 3000));
     }
 
     #[test]

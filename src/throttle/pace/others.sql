@@ -1,8 +1,9 @@
--- Sessions of others in a transaction at this moment, as any role can see them, and the next ID of a
--- transaction that writes. A session is in a transaction while it holds the lock of its virtual
--- transaction.
+-- Sessions of others in a transaction at this moment, as any role can see them; the next ID of a
+-- transaction that writes; and all sessions. A session is in a transaction while it holds the lock of
+-- its virtual transaction.
 SELECT count(DISTINCT l.pid)::float8 AS sessions,
-       pg_snapshot_xmax(pg_current_snapshot())::text::float8 AS next_xid
+       pg_snapshot_xmax(pg_current_snapshot())::text::float8 AS next_xid,
+       (SELECT sum(numbackends) FROM pg_stat_database)::float8 AS connected
 FROM pg_locks l
 WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
   AND l.pid <> pg_backend_pid()

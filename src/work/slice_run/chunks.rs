@@ -12,7 +12,7 @@ use crate::clients::db::DbErrorKind;
 use crate::model::hint::Fault;
 use crate::model::not_now::{NotNow, Permit, Why};
 use crate::source::reading::nap::Nap;
-use crate::source::reading::pace::{CHUNK_MIN, Excess, Pace};
+use crate::source::reading::pace::{CHUNK_MIN, Excess, Pace, WHOLE_SLACK};
 use crate::target::{Chunk, Replaced, StageProgress, StatementOptions, TargetError};
 use crate::throttle::{Gate, Patience, Throttle};
 use crate::work::ready;
@@ -24,7 +24,10 @@ const CHUNK_OVERRUN: u32 = 10;
 /// The statement has at least this time, because a cold cache must not look like too wide a chunk.
 const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 
-/// One try takes at most this part of the time left. Nine tries narrow a day to a second.
+/// A statement has this many times `chunk_time`, as a slice is read whole that takes longer than that.
+const TIMEOUT_SLACK: f64 = 2.0;
+
+/// Otherwise one try takes at most this part of the time left. Nine tries narrow a day to a second.
 const CHUNK_TRIES: u32 = 6;
 
 /// What was read of a finished slice, and what it replaced.
@@ -86,10 +89,10 @@ impl<'w> Chunks<'w> {
         let end = self.end(pace, start);
         let excess = self.excess(start, end);
         let stretch = self.throttle.stretch();
-        let expected = pace.expected(start, end, excess).mul_f64(stretch);
+        let expected = self.planned(pace).expected(start, end, excess).mul_f64(stretch);
         // A wrong guess must not keep a slice from ever being tried, nor from continuing.
         let needed = if start == self.resumed_at || pace.is_guess() {
-            expected.min(self.work.chunk_time.mul_f64(stretch))
+            expected.min(self.work.chunk_time.mul_f64(stretch * WHOLE_SLACK))
         } else {
             expected
         };
@@ -169,7 +172,7 @@ impl<'w> Chunks<'w> {
             Some(governor) => governor.turn(self.work.time_left().saturating_sub(RESERVE)).await,
             None => None,
         };
-        let work = pace.expected(start, end, self.excess(start, end));
+        let work = pace.with_naps().expected(start, end, self.excess(start, end));
         self.throttle = self.gate.listen(self.throttle, work, patience).await;
         self.is_guess = pace.is_guess();
         let nap = self.throttle.nap();
@@ -273,6 +276,7 @@ impl<'w> Chunks<'w> {
         let chunk_time = self.throttle.chunk_time(configured).max(CHUNK_TIME_MIN);
         let slice_end = self.work.job.window().1;
         let (whole, partial) = (self.excess(start, slice_end), self.excess(start, start));
+        let pace = self.planned(pace);
         let end = pace.chunk_end(start, slice_end, chunk_time, whole);
         if end == slice_end {
             return end;
@@ -283,6 +287,11 @@ impl<'w> Chunks<'w> {
             .or_else(|| axis.cut(start, start + CHUNK_MIN))
             .or_else(|| axis.cut(start, start + TimeDelta::days(2)))
             .map_or(slice_end, |cut| cut.min(slice_end))
+    }
+
+    /// The pace at which the next chunk is planned.
+    fn planned(&self, pace: &Pace) -> Pace {
+        if self.throttle.nap().is_some() { pace.with_naps() } else { *pace }
     }
 
     /// Partials cost more than a slice that is read whole.
@@ -303,7 +312,7 @@ impl<'w> Chunks<'w> {
         }
         // Many narrower tries must still fit into the rest of the time, as the first guess can be
         // far off.
-        let chunk_time = self.work.chunk_time.mul_f64(self.throttle.stretch());
+        let chunk_time = self.work.chunk_time.mul_f64(self.throttle.stretch() * TIMEOUT_SLACK);
         let share = (all / CHUNK_TRIES).max(chunk_time);
         // Load that begins meanwhile is seen by the next chunk.
         let is_short = self.is_guess && self.throttle.is_fast();

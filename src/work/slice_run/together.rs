@@ -139,7 +139,7 @@ async fn together(
     let mut pace = whole.worker.pace(turn.rollup);
     let work = async {
         let settled_by = whole.settle(&mut pace).instrument(info_span!("settle")).await?;
-        let work = pace.expected(joined.start(), joined.end(), Excess::NONE);
+        let work = pace.with_naps().expected(joined.start(), joined.end(), Excess::NONE);
         let reading = read(&whole, works, settled_by, work).instrument(info_span!("read"));
         let Some((done, throttle)) = reading.await? else { return Ok(None) };
         let ms = done.iter().map(|done| done.read.source_ms).sum();
