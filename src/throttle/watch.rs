@@ -1,9 +1,9 @@
 //! Watches for others while a statement reads without rests.
 //!
 //! The looks before a statement say nothing of work that begins during it. So short looks go on
-//! beside it, in a session of their own. Once others are at work its transaction is cancelled, and
-//! what it read is read again at the slow pace. What they feel of a worker that had the server to
-//! itself lasts for about a tenth of a second.
+//! beside it, in a session of their own. Once others are at work, the statement's transaction is
+//! cancelled, and what it read is read again at the slow pace. So they feel a worker that had the
+//! server to itself for about a tenth of a second.
 
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
@@ -145,7 +145,7 @@ struct ShortLook {
     sessions: f64,
     /// The next ID of a transaction that writes.
     next_xid: f64,
-    /// All sessions.
+    /// All sessions of others.
     connected: f64,
     /// Transactions that this process had begun by then.
     begun: f64,
@@ -181,8 +181,7 @@ impl<'g> Watch<'g> {
         Self { governor, source, last: None }
     }
 
-    /// Waits until others are seen at work. A server that refuses the looks is not watched: its
-    /// statement ends within a second or two.
+    /// Waits until others are seen at work. After a look that fails, the next one is a second later.
     async fn others_come(&mut self) {
         // Short looks that are left to confirm one that has shown others.
         let mut again = 0;
@@ -195,8 +194,8 @@ impl<'g> Watch<'g> {
                 Ok(Sight::Some) => again = AGAIN_MAX,
                 Ok(Sight::Nobody) => again = again.saturating_sub(1),
                 Err(error) => {
-                    tracing::info!(error = %error.in_one_line(), "others are not watched for");
-                    return future::pending().await;
+                    tracing::info!(error = %error.in_one_line(), "others are not seen");
+                    tokio::time::sleep(LOOK_TIMEOUT).await;
                 }
             }
         }

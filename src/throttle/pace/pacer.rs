@@ -150,8 +150,7 @@ impl Pacer {
         // There was a look just now. Further ones are for a faster pace.
         match state.course.hold {
             Hold::Strain(_) if !state.course.is_rising() => {
-                let moment = MOMENT.min(work.mul_f64(SLOW));
-                state.strained.is_some_and(|since| since.elapsed() < moment)
+                state.strained.is_some_and(|since| may_be_a_moment(since.elapsed(), work))
             }
             _ if state.looks.is_unsure_of_blocks() => is_long || is_fast,
             _ => (is_long || is_fast) && state.course.is_rising(),
@@ -265,6 +264,11 @@ impl Pacer {
     }
 }
 
+/// Whether strain for so long may still be a moment, before a statement that will work for `work`.
+fn may_be_a_moment(strained: Duration, work: Duration) -> bool {
+    strained < MOMENT.min(work.mul_f64(SLOW))
+}
+
 impl PacerState {
     fn is_stale(&self) -> bool {
         self.looked.is_none_or(|looked| looked.elapsed() >= STALE)
@@ -274,6 +278,7 @@ impl PacerState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::throttle::pace::Sense;
 
     /// A look at a quiet server, a tenth of a second after the one before it.
     fn quiet(place: u32) -> Look {
@@ -305,50 +310,48 @@ mod tests {
         pacer
     }
 
-    const WORK: Duration = Duration::from_millis(100);
+    /// Whether all of this row of looks show strain and nobody else.
+    fn is_strained_alone(pacer: &Pacer) -> bool {
+        pacer.state().strained.is_some()
+    }
 
     #[test]
     fn looks_outlast_a_moment_of_strain_and_the_fast_pace_returns() {
         let pacer = fast();
         for place in 30..36 {
             pacer.found(Some(&strained(place)));
-            assert!(pacer.wants_look(WORK), "{place}");
+            assert!(is_strained_alone(&pacer), "{place}");
         }
-        assert_eq!(pacer.ratio(), SLOW);
+        assert_eq!(pacer.last().map(|(ratio, _)| ratio), Some(SLOW));
         for place in 36..44 {
-            assert!(pacer.wants_look(WORK) && pacer.ratio() > 0.0, "{place}");
             pacer.found(Some(&quiet(place)));
+            assert!(!is_strained_alone(&pacer), "{place}");
         }
-        assert_eq!(pacer.ratio(), 0.0);
+        assert_eq!(pacer.last(), Some((0.0, Hold::Nothing)));
+        let ms = Duration::from_millis;
+        assert!(may_be_a_moment(ms(1900), ms(100)) && may_be_a_moment(ms(290), ms(10)));
+        assert!(!may_be_a_moment(ms(2000), ms(100)) && !may_be_a_moment(ms(300), ms(10)));
     }
 
     #[test]
-    fn strain_beside_others_is_no_moment() {
+    fn strain_beside_others_or_through_a_whole_row_of_looks_is_no_moment() {
         let pacer = fast();
         let busy = |place| Look { sessions: Some(1.0), ..strained(place) };
-        (30..33).for_each(|place| pacer.found(Some(&busy(place))));
-        assert!(!pacer.wants_look(WORK));
-    }
-
-    #[test]
-    fn looks_at_strain_take_no_longer_than_a_row_of_them() {
-        let pacer = fast();
         (30..33).for_each(|place| pacer.found(Some(&strained(place))));
-        assert!(pacer.wants_look(WORK));
+        pacer.found(Some(&busy(33)));
+        assert!(!is_strained_alone(&pacer));
+        pacer.found(Some(&strained(34)));
         pacer.end_of_looks();
-        assert!(!pacer.wants_look(WORK));
+        assert!(!is_strained_alone(&pacer));
     }
 
     #[test]
     fn who_meets_others_rests_as_from_the_start() {
         let pacer = fast();
         pacer.meet_others();
-        assert_eq!(
-            pacer.last(),
-            Some((SLOW, Hold::Others(crate::throttle::pace::Sense::Sessions)))
-        );
+        assert_eq!(pacer.last(), Some((SLOW, Hold::Others(Sense::Sessions))));
         // The transaction that others had just begun has ended, and they go on.
         pacer.found(Some(&quiet(30)));
-        assert_eq!(pacer.ratio(), SLOW);
+        assert_eq!(pacer.last().map(|(ratio, _)| ratio), Some(SLOW));
     }
 }
