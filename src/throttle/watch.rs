@@ -5,11 +5,12 @@
 //! cancelled, and what it read is read again at the slow pace. So they feel a worker that had the
 //! server to itself for about a tenth of a second.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{self, Either};
+use futures_util::future::{self, Either, FutureExt as _};
 use sqlx::Row as _;
 
 use super::Governor;
@@ -115,7 +116,12 @@ impl Governor {
         }
         tracing::info!("{BEGAN}, so what was read without rests is read again");
         self.pacer.meet_others();
-        let ((), ended) = future::join(self.readers.cancel(), read).await;
+        // A server may not answer the cancellation. The statement has a time limit of its own.
+        let cancel = self.readers.cancel().then(|()| future::pending::<Infallible>());
+        let ended = match future::select(read, pin!(cancel)).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right((never, _)) => match never {},
+        };
         if watch.others_stay().await {
             self.pacer.stay_slow();
         }
@@ -147,7 +153,7 @@ struct ShortLook {
     next_xid: f64,
     /// All sessions of others.
     connected: f64,
-    /// Transactions that this process had begun by then.
+    /// Transactions that this process had begun on the server by then.
     begun: f64,
 }
 

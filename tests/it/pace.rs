@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tallymark::check::verify::{self, Compared};
 use tallymark::clients::db::Access;
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres};
@@ -150,9 +150,24 @@ async fn own_server() -> EmbeddedPostgres {
 #[tokio::test]
 async fn what_reads_without_rests_is_cancelled_once_others_work() {
     let server = own_server().await;
+    for across in [false, true] {
+        others_come(&server, across).await;
+    }
+}
+
+async fn others_come(server: &EmbeddedPostgres, across: bool) {
+    let mut other = PgConnection::connect(&server.url("postgres")).await.unwrap();
+    let mut database = async |name: &str| {
+        let name = format!("{name}_{across}");
+        let sql = AssertSqlSafe(format!("CREATE DATABASE {name}"));
+        sqlx::query(sql).execute(&mut other).await.unwrap();
+        server.url(&name)
+    };
+    let source = database("source").await;
+    let target = if across { Some(database("target").await) } else { None };
     let rollups = DAILY.replace("public.events\"", "public.napping\"\nplan_guard = false");
     let setup = Setup { rollups: &rollups, ..Setup::default() };
-    let world = World::at(Urls { source: server.url("postgres"), target: None }, setup).await;
+    let world = World::at(Urls { source, target }, setup).await;
     world.sql(&format!("{EVENTS}; {}; {NAPPING}", random_events(1, 3000))).await;
     world.init().await.unwrap();
     let (governor, source) = (&world.worker.governor, &world.worker.source);
@@ -178,7 +193,6 @@ async fn what_reads_without_rests_is_cancelled_once_others_work() {
     world.reopen("2026-01-01").await;
     world.sql("DELETE FROM events WHERE id % 3 = 0; UPDATE nap SET seconds = 3600").await;
     let before = world.rows().await;
-    let mut other = PgConnection::connect(&server.url("postgres")).await.unwrap();
     sqlx::query("BEGIN").execute(&mut other).await.unwrap();
     sqlx::query("SELECT 1").execute(&mut other).await.unwrap();
     assert_eq!(computed().await, Err(Why::Load("other sessions began to work".to_owned())));

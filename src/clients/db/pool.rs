@@ -65,14 +65,25 @@ pub(crate) struct Canceller {
 }
 
 impl Canceller {
-    /// Cancels, over another connection.
+    /// Cancels, over an idle connection if there is one, as connecting takes milliseconds.
     ///
     /// # Errors
     /// The server failed.
     pub(crate) async fn cancel(&self) -> Result<(), DbError> {
-        let is_open = |pid: &i32| self.pool.running().contains(pid);
-        let pids: Vec<i32> = self.pid.into_iter().filter(is_open).collect();
-        let cancelled = self.pool.cancel(&pids).await;
+        let Some(pid) = self.pid.filter(|pid| self.pool.running().contains(pid)) else {
+            return Ok(());
+        };
+        let idle = self.pool.idle().pop();
+        if let Some((idle, _)) = idle
+            && cancel(idle, &[pid]).await.is_ok()
+        {
+            return Ok(());
+        }
+        // The server may have closed the idle one long ago.
+        let cancelled = match self.pool.connect_once().await {
+            Ok(connection) => cancel(connection, &[pid]).await,
+            Err(error) => Err(error),
+        };
         cancelled.map_err(|error| DbError::new(self.side, "cancelling a statement", error))
     }
 }
@@ -216,32 +227,13 @@ impl Pool {
         (old, idle.is_empty())
     }
 
-    /// Cancels the statements of the open transactions.
+    /// Cancels the statements of the open transactions, over a separate connection.
     pub(super) async fn cancel_running(&self) -> Result<(), sqlx::Error> {
         let running = self.running().clone();
-        self.cancel(&running).await
-    }
-
-    /// Cancels the statements that run on these backends, over another connection: an idle one, or one
-    /// of its own.
-    async fn cancel(&self, pids: &[i32]) -> Result<(), sqlx::Error> {
-        let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
-        if pids.is_empty() {
+        if running.is_empty() {
             return Ok(());
         }
-        let sql = include_str!("cancel.sql").replace("{pids}", &format!("{{{}}}", pids.join(",")));
-        let cancel = async |mut connection: PgConnection| {
-            sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(&mut connection).await?;
-            connection.close().await
-        };
-        let idle = self.idle().pop();
-        if let Some((idle, _)) = idle
-            && cancel(idle).await.is_ok()
-        {
-            return Ok(());
-        }
-        // The server may have closed the idle one long ago.
-        cancel(self.connect_once().await?).await
+        cancel(self.connect_once().await?, &running).await
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Vec<i32>> {
@@ -296,6 +288,14 @@ impl InUse {
         drop(permit);
         pool.reap();
     }
+}
+
+/// Cancels the statements that run on these backends.
+async fn cancel(mut connection: PgConnection, pids: &[i32]) -> Result<(), sqlx::Error> {
+    let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+    let sql = include_str!("cancel.sql").replace("{pids}", &format!("{{{}}}", pids.join(",")));
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    connection.close().await
 }
 
 /// Whether a refused connection may soon succeed, because the server is starting, stopping or full.

@@ -27,6 +27,9 @@ const CHUNK_TIMEOUT_MIN: Duration = Duration::from_secs(2);
 /// A statement has this many times `chunk_time`, as a slice is read whole that takes longer than that.
 const TIMEOUT_SLACK: f64 = 2.0;
 
+const _: () =
+    assert!(TIMEOUT_SLACK > WHOLE_SLACK, "a slice that is read whole has the time for it");
+
 /// Otherwise one try takes at most this part of the time left. Nine tries narrow a day to a second.
 const CHUNK_TRIES: u32 = 6;
 

@@ -13,11 +13,11 @@ pub struct Session {
     keeps_table: bool,
 }
 
-/// A worker that waits for such a table is killed after this time. Impatient histories meet fewer of the
-/// five seconds after which the server refuses.
+/// A worker that waits for such a table is killed after this time. A patient one waits for five
+/// seconds, until the server refuses.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
-/// Waits until a worker is to be killed that waits for a table of one of the sessions.
+/// Ends when a worker is to be killed, as it waits for a table that one of the sessions keeps.
 pub async fn patience(sessions: &[Session], is_patient: bool) {
     if is_patient || !sessions.iter().any(|session| session.keeps_table) {
         return std::future::pending().await;
