@@ -7,6 +7,7 @@ use tallymark::model::hint::Hinted;
 
 use crate::support::Database;
 use crate::support::cli::{Ended, Place, daily, ended, lines};
+use crate::support::world::{DAILY, EVENTS, Keeper, Setup, World};
 use tallymark::clients::address::{Address, DatabaseUrl};
 
 /// A port of this machine on which no server listens.
@@ -214,6 +215,27 @@ async fn row_level_security_is_known_by_the_error_and_not_by_its_words() {
     let error = tx.execute("raising", raise.to_owned()).await.unwrap_err();
     assert_eq!(error.kind(), DbErrorKind::Denied, "{error}");
     assert_eq!(error.hint().as_deref(), Some("look elsewhere"));
+}
+
+/// A pool closes what was idle for a minute. One that is dropped closes it at once.
+#[tokio::test]
+async fn a_worker_that_is_gone_leaves_no_session_behind() {
+    let world = World::new(EVENTS, Setup { keeper: Keeper::DynamoDb, ..Setup::default() }).await;
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+        AND application_name = 'tallymark'";
+    let sessions = async || world.target_value(sessions).await.parse::<u32>().unwrap();
+    let before = sessions().await;
+    let other = world.redefined(DAILY);
+    other.init().await.unwrap();
+    assert!(sessions().await > before, "the test is about sessions that stay");
+    drop(other);
+    for _ in 0..500 {
+        if sessions().await <= before {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("{} sessions, and {before} before", sessions().await);
 }
 
 #[tokio::test]

@@ -192,15 +192,18 @@ impl Pool {
         }
     }
 
-    /// Closes expired idle connections, until none is left.
-    fn reap(self: Arc<Self>) {
+    /// Closes expired idle connections, until none is left. A pool that nobody has any longer closes its own.
+    fn reap(self: &Arc<Self>) {
         if self.is_reaping.swap(true, Ordering::SeqCst) {
             return;
         }
+        let pool = Arc::downgrade(self);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(IDLE_TIMEOUT).await;
-                let (old, is_last) = self.outdated();
+                let Some((old, is_last)) = pool.upgrade().map(|pool| pool.outdated()) else {
+                    break;
+                };
                 for connection in old {
                     let _ = connection.close().await;
                 }
