@@ -17,7 +17,7 @@ use crate::interrupt::wait_for;
 use crate::series::make;
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, end_of, execute, lines};
-use crate::support::polls::killed as killed_after;
+use crate::support::polls::{killed as killed_after, sweep};
 use crate::support::share;
 use crate::support::world::{EVENTS, Keeper, Setup, World, clock};
 
@@ -247,15 +247,16 @@ async fn an_adoption_that_is_killed_at_any_await_leaves_nothing_half() {
         make(&world).await;
         tick(&world).await;
         tick(&world).await;
-        let (mut polls, mut refused) = (1, 0);
-        loop {
+        let mut refused = 0;
+        let stride = || if share::is_whole() { 1 } else { fastrand::usize(1..25) };
+        for polls in sweep(1, stride) {
             match killed_after(adopted(&world), polls).await {
                 Some(Ok(())) => break,
                 Some(Err(error)) => {
                     refused += 1;
                     assert!(refused < REFUSED_MAX, "{error}");
                 }
-                None => polls += if share::is_whole() { 1 } else { fastrand::usize(1..25) },
+                None => {}
             }
             assert_eq!(world.target_value(HALF).await, "0 0 0", "{keeper:?}, {polls} polls");
             if polls % 3 == 0 {
@@ -266,7 +267,7 @@ async fn an_adoption_that_is_killed_at_any_await_leaves_nothing_half() {
         tick(&world).await;
         let weeks = "SELECT string_agg(events || ' ' || complete, ',') \
             FROM stats.weekly_series('2025-12-29Z', '2026-02-09Z', '1 week')";
-        assert_eq!(world.target_value(weeks).await, ["28 true"; 6].join(","), "{polls} polls");
+        assert_eq!(world.target_value(weeks).await, ["28 true"; 6].join(","), "{keeper:?}");
         assert_eq!(world.target_value(HALF).await, "0 0 0");
     }
 }

@@ -3,9 +3,7 @@
 mod histories;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tallymark::check::repair;
 use tallymark::check::verify;
@@ -26,6 +24,7 @@ use tallymark::work::standings;
 
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, execute};
+use crate::support::polls::{killed, sweep};
 use crate::support::proxy::Cutter;
 use crate::support::share;
 use crate::support::world::{
@@ -34,9 +33,6 @@ use crate::support::world::{
 
 /// Maximum number of ticks until all work is done.
 const QUIET_MAX: usize = 20;
-
-/// More awaits than one slice's run has, so that a sweep over all of them ends.
-const POLLS_MAX: usize = 2_000;
 
 /// Hours, days and months of one zone. The coarse ones come first, as the order of the file is
 /// free.
@@ -374,36 +370,24 @@ async fn quiet(clock: &ManualClock, world: &World) {
 async fn a_worker_killed_between_commit_and_reopening_loses_nothing() {
     let (clock, world) = february(true).await;
     let (hourly, hour) = (named(&world, "hourly"), slice(&world, "hourly", "2024-02-14T06:00:00Z"));
-    for polls in 1..POLLS_MAX {
+    for polls in sweep(1, || 1) {
         world.sql(LATE).await;
         reopen(&world, "hourly", "2024-02-14T06:00:00Z").await;
         let deadline = Deadline::after(&clock, BUDGET);
         let work =
             slice_run::run_slice(&world.worker, hourly, hour, deadline, RunOptions::default());
-        let ended = {
-            let mut work = pin!(work);
-            let mut polled = 0;
-            std::future::poll_fn(|context| {
-                polled += 1;
-                if polled > polls {
-                    return Poll::Ready(false);
-                }
-                // Remains of a killed worker may keep this one from succeeding.
-                work.as_mut().poll(context).map(|report| report.unwrap().is_success())
-            })
-            .await
-        };
+        let ended = killed(work, polls).await;
         quiet(&clock, &world).await;
         let late = "SELECT (SELECT sum(events) FROM stats.daily WHERE kind = 'late'), \
                     (SELECT sum(events) FROM stats.monthly WHERE kind = 'late')";
         assert_eq!(records(&world.target, late).await, [format!("({polls},{polls})")]);
-        if ended {
+        // Remains of a killed worker may keep the next one from succeeding.
+        if ended.is_some_and(|report| report.unwrap().is_success()) {
             println!("killed at {} awaits", polls - 1);
             is_february(&world).await;
             return;
         }
     }
-    panic!("a run of more than {POLLS_MAX} awaits");
 }
 
 /// In chunks, like a slice that is larger than its budget.

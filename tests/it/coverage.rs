@@ -13,7 +13,7 @@ use tallymark::work::late;
 use tallymark::work::report::RollupProblem;
 
 use crate::capture::{captured, tick};
-use crate::support::polls::polled;
+use crate::support::polls::{polled, sweep};
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Keeper, Setup, World, checkpoints, clock, install_capture, instant,
     records,
@@ -90,8 +90,9 @@ async fn a_late_row_is_never_hidden_by_a_worker_that_had_not_read_it() {
         let world = world(keeper, across).await;
         tick(&world).await;
         let mut rows = 1;
-        let mut polls = if share::is_whole() { 1 } else { fastrand::usize(1..6) };
-        loop {
+        // Of a whole run every poll, so that no draw leaves out the one that shows a fault.
+        let stride = || if share::is_whole() { 1 } else { fastrand::usize(1..12) };
+        for polls in sweep(stride(), stride) {
             // Some runs begin after a change that was found, and has yet to be counted.
             if polls % 2 == 0 {
                 rows += 1;
@@ -125,8 +126,6 @@ async fn a_late_row_is_never_hidden_by_a_worker_that_had_not_read_it() {
             if ended {
                 break;
             }
-            // Of a whole run every poll, so that no draw leaves out the one that shows a fault.
-            polls += if share::is_whole() { 1 } else { fastrand::usize(1..12) };
         }
     }
 }
@@ -138,8 +137,10 @@ async fn a_change_after_a_look_is_not_told_as_found() {
     let world = world(Keeper::DynamoDb, false).await;
     tick(&world).await;
     tick(&world).await;
-    let (mut rows, mut polls) = (1, if share::is_whole() { 1 } else { fastrand::usize(1..10) });
-    loop {
+    let mut rows = 1;
+    // As above.
+    let stride = || if share::is_whole() { 1 } else { fastrand::usize(1..16) };
+    for polls in sweep(stride(), stride) {
         let mut run = pin!(tick(&world));
         let ended = polled(&mut run, polls).await.is_some();
         world.sql(LATE).await;
@@ -161,8 +162,6 @@ async fn a_change_after_a_look_is_not_told_as_found() {
         if ended {
             break;
         }
-        // As above.
-        polls += if share::is_whole() { 1 } else { fastrand::usize(1..16) };
     }
 }
 

@@ -1,9 +1,7 @@
 //! The guards behind the results. Each of these tests fails if its guard is removed from the code,
 //! which `tests/mutations/run` does. docs/RELIABILITY.md has the list.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -22,14 +20,12 @@ use tallymark::work::ready;
 use tallymark::work::report::{Outcome, SliceReport};
 use tallymark::work::slice_run::{self, RunOptions};
 
+use crate::support::polls::{killed, sweep};
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, PAST_LEASE, Setup, World, clock, dynamo_client, install_capture, instant,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// More awaits than one slice's run has, so that a sweep over all of them ends.
-const POLLS_MAX: usize = 2_000;
 
 /// The slice that most of these tests use, and its middle.
 const DAY: &str = "2026-01-01";
@@ -107,34 +103,21 @@ async fn wherever_a_worker_is_killed_rows_and_marker_agree() {
     for across in [false, true] {
         let (world, clock) = world(across).await;
         world.run(DAY).await;
-        let mut is_done = false;
-        for polls in 1..POLLS_MAX {
+        for polls in sweep(1, || 1) {
             world
                 .sql("INSERT INTO events (created_at) SELECT created_at FROM events LIMIT 1")
                 .await;
             clock.advance(PAST_LEASE);
             world.reopen(DAY).await;
-            is_done = {
-                let mut work = pin!(world.run(DAY));
-                let mut polled = 0;
-                std::future::poll_fn(|context| {
-                    polled += 1;
-                    if polled > polls {
-                        return Poll::Ready(false);
-                    }
-                    // Remains of a killed worker may keep this one from succeeding.
-                    work.as_mut().poll(context).map(|report| report.is_success())
-                })
-                .await
-            };
+            let ended = killed(world.run(DAY), polls).await;
             let agree = "SELECT rows_read = (SELECT sum(events) FROM stats.daily) \
                          AND groups = (SELECT count(*) FROM stats.daily) FROM tallymark.slice";
             assert_eq!(world.target_value(agree).await, "true", "killed at await {polls}");
-            if is_done {
+            // Remains of a killed worker may keep the next one from succeeding.
+            if ended.is_some_and(|report| report.is_success()) {
                 break;
             }
         }
-        assert!(is_done, "a run of more than {POLLS_MAX} awaits");
         world.verify_all("2026-01-02").await;
     }
 }

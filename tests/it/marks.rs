@@ -8,13 +8,10 @@ use tallymark::model::clock::Deadline;
 use tallymark::work::late;
 
 use crate::capture::{captured, tick};
-use crate::support::polls::killed;
+use crate::support::polls::{killed, sweep};
 use crate::support::world::{
     BUDGET, EVENTS, Keeper, Setup, World, clock, install_capture, instant,
 };
-
-/// The awaits of a worker that moves one mark.
-const POLLS_MAX: usize = 1_000;
 
 const DAY: &str = "2026-01-01";
 
@@ -55,7 +52,7 @@ async fn slices(world: &World) -> usize {
 #[tokio::test]
 async fn wherever_a_worker_is_killed_a_mark_waits_or_its_slice_is_reopened() {
     let world = one_database(DAY).await;
-    for (reopened, polls) in (1..POLLS_MAX).enumerate() {
+    for (reopened, polls) in sweep(1, || 1).enumerate() {
         world.sql(LATE).await;
         let ended = killed(notice(&world), polls).await;
         let standing = world.target_value(STANDING).await;
@@ -69,7 +66,6 @@ async fn wherever_a_worker_is_killed_a_mark_waits_or_its_slice_is_reopened() {
             return world.verify_all("2026-01-02").await;
         }
     }
-    panic!("more than {POLLS_MAX} awaits");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tallymark::work::backfill::{self, Silent};
 use tallymark::work::report::{Outcome, TickReport};
 
 use crate::support::cli::{Place, day, documented};
-use crate::support::polls::killed;
+use crate::support::polls::{killed, sweep};
 use crate::support::world::{
     BUDGET, DAILY, EVENTS, Keeper, Setup, World, batch, clock, install_capture, instant,
     random_events,
@@ -192,7 +192,7 @@ async fn a_seal_whose_process_was_killed_is_proven_before_it_counts() {
     let (mut kills, mut left) = (0, 0);
     // A busy machine has fewer awaits between the two looks.
     for first in 2..12 {
-        for polls in (first..).step_by(3) {
+        for polls in sweep(first, || 3) {
             killed(purgeable::seal(&world.worker, table, before), polls).await.transpose().unwrap();
             if world.target_value(is_proven).await == "true" {
                 assert_eq!(asked(&world).await.sealed_before, Some(before));

@@ -14,7 +14,7 @@ use tallymark::tick;
 use tallymark::work::backfill;
 use tallymark::work::report::TickReport;
 
-use crate::support::polls::killed;
+use crate::support::polls::{killed, sweep};
 use crate::support::world::{
     BUDGET, EVENTS, Keeper, PAST_LEASE, Setup, Urls, World, clock, instant, records,
 };
@@ -228,7 +228,7 @@ async fn wherever_a_worker_is_killed_the_next_one_deletes_the_rest() {
     ticked(&kept).await;
     let (before, left) = (days(&world).await, records(&world.target, hours).await);
     let mut kills = 0;
-    for polls in (0..).step_by(2) {
+    for polls in sweep(0, || 2) {
         // The server may still be at work for the one that was killed, and has locks.
         if killed(tried(&world), polls).await.is_some() {
             break;

@@ -11,7 +11,7 @@ use tallymark::work::backfill::{self, BatchReport, Silent};
 use tallymark::work::worker::Joining;
 
 use crate::store::contradictions;
-use crate::support::polls::killed;
+use crate::support::polls::{killed, sweep};
 use crate::support::share;
 use crate::support::world::{
     BUDGET, EVENTS, Keeper, PAST_LEASE, Setup, World, batch, init, instant, random_events, records,
@@ -311,11 +311,9 @@ async fn neighbours_reopen_the_coarse_slice_that_contains_them() {
 /// the next backfill finishes what is left.
 #[tokio::test]
 async fn wherever_a_worker_of_neighbours_is_killed_each_slice_is_whole() {
-    const POLLS_MAX: usize = 5_000;
     let (mut world, clock) = world(Keeper::Target, HOURLY).await;
     let stride = if share::is_whole() { 1 } else { 41 };
-    let mut polls = 1 + fastrand::usize(..stride);
-    while polls < POLLS_MAX {
+    for polls in sweep(1 + fastrand::usize(..stride), || stride) {
         let ended = killed(backfill(&world), polls).await;
         assert_eq!(
             records(&world.target, &contradictions("hourly")).await,
@@ -344,7 +342,5 @@ async fn wherever_a_worker_of_neighbours_is_killed_each_slice_is_whole() {
             other
         };
         init(&world.worker).await.unwrap();
-        polls += stride;
     }
-    panic!("more than {POLLS_MAX} awaits");
 }

@@ -10,10 +10,8 @@
 //! them for each takes most of the time.
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -31,6 +29,7 @@ use super::fake::datum::{Datum, text, timestamp};
 use super::fake::{App, Author, Fault, Moment, New};
 use super::model::{Measure, group_by};
 use super::shop::{Shop, TABLES, furnish, run, try_run, worker_of};
+use crate::support::polls::killed;
 use crate::support::share;
 use crate::support::world::{BUDGET, Keeper};
 
@@ -305,34 +304,19 @@ fn trouble(lane: &Lane, mut rng: Rng) -> (Arc<Mutex<Seen>>, Arc<AtomicBool>) {
     (seen, is_quiet)
 }
 
-/// The end of `work`. `None`: it was killed after this many polls.
-async fn killed_after<T>(polls: Option<usize>, work: impl Future<Output = T>) -> Option<T> {
-    let (mut work, mut polled) = (pin!(work), 0);
-    std::future::poll_fn(|context| {
-        polled += 1;
-        if polls.is_some_and(|polls| polled > polls) {
-            return Poll::Ready(None);
-        }
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
-}
-
 /// Turns of both workers on the slice, until one has succeeded.
 async fn read(lane: &mut Lane, seen: &Mutex<Seen>, rng: &mut Rng, seed: u64) {
     let (mut budget, mut kills, day) = (rng.u32(3..30), 0, lane.day.to_string());
     for _ in 0..TURNS_MAX {
         lane.allow(budget);
         let is_killed = kills < KILLS_MAX && rng.u32(0..4) == 0;
-        let polls = is_killed.then(|| rng.usize(1..POLLS_MAX));
+        let polls = if is_killed { rng.usize(1..POLLS_MAX) } else { usize::MAX };
         let [one, other] = lane.workers.each_ref();
         let mirror = lane.shop.mirror();
-        let ended = tokio::join!(
-            killed_after(polls, try_run(one, mirror, &day)),
-            killed_after(None, try_run(other, mirror, &day)),
-        );
+        let ended =
+            tokio::join!(killed(try_run(one, mirror, &day), polls), try_run(other, mirror, &day),);
         let was_killed = ended.0.is_none();
-        let ended = [ended.0, ended.1].into_iter().flatten().filter_map(|ended| match ended {
+        let ended = ended.0.into_iter().chain([ended.1]).filter_map(|ended| match ended {
             Ok(report) => Some(report),
             // The budget was spent before the worker looked at the slice.
             Err(WorkError::NotNow(_)) => None,

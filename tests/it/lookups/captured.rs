@@ -9,11 +9,8 @@ use tallymark::work::late;
 
 use super::{SHOP, is_exact, rollup};
 use crate::capture::{marks, tick};
-use crate::support::polls::killed;
+use crate::support::polls::{killed, sweep};
 use crate::support::world::{BUDGET, Keeper, Setup, World, clock, install_capture};
-
-/// The awaits of a worker that moves one key.
-const POLLS_MAX: usize = 1_000;
 
 /// The keys that wait.
 const KEYS: &str = "SELECT coalesce(string_agg(coalesce(array_to_string(key, '/'), 'all'), ',' \
@@ -184,7 +181,7 @@ async fn an_insert_marks_only_where_no_foreign_key_proves_that_it_is_new() {
 async fn a_kill_between_keys_and_reopenings_loses_nothing() {
     for keeper in [Keeper::Target, Keeper::DynamoDb] {
         let world = shop(keeper, "").await;
-        for polls in (1..POLLS_MAX).step_by(3) {
+        for polls in sweep(1, || 3) {
             let sql = format!("UPDATE accounts SET country = 'c{polls}' WHERE id = 5");
             world.sql(&sql).await;
             let ended = killed(notice(&world), polls).await;

@@ -1,8 +1,7 @@
 //! Workers of finer slices that are killed, or that are about to commit, while windows depend on them.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use sqlx::Executor as _;
@@ -10,10 +9,8 @@ use tallymark::model::clock::{Deadline, ManualClock};
 use tallymark::work::slice_run::{self, RunOptions};
 
 use super::{STORES, events, is_exact, named, rollups, work_off};
+use crate::support::polls::{killed, sweep};
 use crate::support::world::{BUDGET, Keeper, PAST_LEASE, Setup, World, clock, instant, records};
-
-/// More awaits than one slice's run has, so that a sweep over all of them ends.
-const POLLS_MAX: usize = 2_000;
 
 /// The worker of a finer slice is killed at every await, each time after another change, and others
 /// continue. After each kill every window has every change.
@@ -32,33 +29,18 @@ async fn a_worker_killed_before_the_windows_are_reopened_loses_nothing() {
     }
 }
 
-/// The output of a future, unless it needs more polls than these.
-async fn polled_at_most<F: Future>(polls: usize, mut work: Pin<&mut F>) -> Option<F::Output> {
-    let mut polled = 0;
-    std::future::poll_fn(|context| {
-        polled += 1;
-        if polled > polls {
-            return Poll::Ready(None);
-        }
-        work.as_mut().poll(context).map(Some)
-    })
-    .await
-}
-
 async fn killed_at_every_await(clock: &ManualClock, world: &World) {
     let uniques = named(world, "uniques");
     let hours = world.slice("2025-11-02T04:00:00Z");
-    for polls in 1..POLLS_MAX {
+    for polls in sweep(1, || 1) {
         world
             .sql("INSERT INTO events (created_at, kind) VALUES ('2025-11-02T05:00Z', 'late')")
             .await;
         world.reopen("2025-11-02T04:00:00Z").await;
         let deadline = Deadline::after(clock, BUDGET);
-        let ended = {
-            let options = RunOptions::default();
-            let work = slice_run::run_slice(&world.worker, uniques, hours, deadline, options);
-            polled_at_most(polls, pin!(work)).await
-        };
+        let options = RunOptions::default();
+        let work = slice_run::run_slice(&world.worker, uniques, hours, deadline, options);
+        let ended = killed(work, polls).await;
         // The lease of the killed worker ends.
         clock.advance(PAST_LEASE);
         work_off(world).await;
@@ -70,7 +52,6 @@ async fn killed_at_every_await(clock: &ManualClock, world: &World) {
             return;
         }
     }
-    panic!("a run of more than {POLLS_MAX} awaits");
 }
 
 /// Holds the transaction of a finer slice at its COMMIT while the test holds the lock.
