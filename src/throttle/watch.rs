@@ -5,6 +5,7 @@
 //! cancelled, and what it read is read again at the slow pace. So they feel a worker that had the
 //! server to itself for about a tenth of a second.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
@@ -34,8 +35,12 @@ const AGAIN_MAX: u32 = 6;
 /// Others have written in so many transactions between two looks that they are at work.
 const WRITTEN_MIN: f64 = 4.0;
 
-/// So many sessions more than at the last look are an application that connects, and is about to work.
-const CONNECTED_MIN: f64 = 4.0;
+/// So many sessions more than at one of the latest looks are an application that connects, and is about to work.
+const CONNECTED_MIN: f64 = 3.0;
+
+/// So many looks are the latest ones: about a fifth of a second. An application connects its sessions one after another,
+/// each in some milliseconds.
+const LATEST: usize = 10;
 
 /// The time after which others who came are looked for again. Short jobs have ended by then.
 const SPELL: Duration = Duration::from_millis(500);
@@ -141,7 +146,7 @@ impl Governor {
 struct Watch<'g> {
     governor: &'g Governor,
     source: &'g Db,
-    last: Option<ShortLook>,
+    latest: VecDeque<ShortLook>,
 }
 
 /// What a short look saw.
@@ -158,14 +163,13 @@ struct ShortLook {
 }
 
 impl ShortLook {
-    /// What it shows, given the one before. Own transactions count as ones that write.
-    fn after(&self, last: Option<&Self>) -> Sight {
+    /// What it shows, given the latest ones before it. Own transactions count as ones that write.
+    fn after(&self, latest: &VecDeque<Self>) -> Sight {
         let written = |last: &Self| self.next_xid - last.next_xid - (self.begun - last.begun);
-        let has_come = |last: &Self| {
-            written(last) >= WRITTEN_MIN || self.connected - last.connected >= CONNECTED_MIN
-        };
+        let have_written = latest.back().is_some_and(|last| written(last) >= WRITTEN_MIN);
+        let connect = latest.iter().any(|look| self.connected - look.connected >= CONNECTED_MIN);
         match self.sessions {
-            _ if last.is_some_and(has_come) => Sight::Several,
+            _ if have_written || connect => Sight::Several,
             1.0.. => Sight::Some,
             _ => Sight::Nobody,
         }
@@ -184,7 +188,7 @@ enum Sight {
 
 impl<'g> Watch<'g> {
     const fn new(governor: &'g Governor, source: &'g Db) -> Self {
-        Self { governor, source, last: None }
+        Self { governor, source, latest: VecDeque::new() }
     }
 
     /// Waits until others are seen at work. After a look that fails, the next one is a second later.
@@ -210,6 +214,8 @@ impl<'g> Watch<'g> {
     /// Whether others who came are still at work after a while.
     async fn others_stay(&mut self) -> bool {
         tokio::time::sleep(SPELL).await;
+        // That they connected does not tell whether they work.
+        self.latest.clear();
         let mut seen = 0;
         for _ in 0..SPELL_LOOKS {
             tokio::time::sleep(BETWEEN).await;
@@ -235,8 +241,12 @@ impl<'g> Watch<'g> {
         };
         let wrong = |error| DbError::new(self.source.side(), whole.doing, error);
         let look = read().map_err(wrong)?;
-        let last = self.last.replace(look);
-        Ok(look.after(last.as_ref()))
+        let sight = look.after(&self.latest);
+        if self.latest.len() == LATEST {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(look);
+        Ok(sight)
     }
 }
 
@@ -247,10 +257,10 @@ mod tests {
     #[test]
     fn several_transactions_that_write_or_new_sessions_are_an_application_at_work() {
         let quiet = ShortLook { sessions: 0.0, next_xid: 500.0, connected: 9.0, begun: 40.0 };
-        let one = ShortLook { sessions: 1.0, next_xid: 503.0, connected: 12.0, ..quiet };
+        let one = ShortLook { sessions: 1.0, next_xid: 503.0, connected: 11.0, ..quiet };
         let own = ShortLook { next_xid: 520.0, begun: 60.0, ..quiet };
         let writing = ShortLook { next_xid: 524.0, begun: 60.0, ..quiet };
-        let connecting = ShortLook { connected: 13.0, ..quiet };
+        let connecting = ShortLook { connected: 12.0, ..quiet };
         for (look, sight) in [
             (quiet, Sight::Nobody),
             (one, Sight::Some),
@@ -258,9 +268,13 @@ mod tests {
             (writing, Sight::Several),
             (connecting, Sight::Several),
         ] {
-            assert_eq!(look.after(Some(&quiet)), sight, "{look:?}");
+            assert_eq!(look.after(&VecDeque::from([quiet])), sight, "{look:?}");
             // The first look has nothing to be compared with.
-            assert_ne!(look.after(None), Sight::Several);
+            assert_ne!(look.after(&VecDeque::new()), Sight::Several);
         }
+        // One after another.
+        let two = ShortLook { connected: 11.0, ..quiet };
+        assert_eq!(connecting.after(&VecDeque::from([two])), Sight::Nobody);
+        assert_eq!(connecting.after(&VecDeque::from([quiet, two])), Sight::Several);
     }
 }
