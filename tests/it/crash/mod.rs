@@ -50,7 +50,7 @@ const CASES: usize = 66;
 /// fault.
 const TRIES: u32 = 4;
 
-/// Unless `TALLYMARK_TESTS=all`, a sixth of the points gets one kill, before or after, and for each scene
+/// Unless `TALLYMARK_TESTS=all`, an eighth of the points gets one kill, before or after, and for each scene
 /// at most this number of other faults is drawn.
 const DRAWN: usize = 3;
 
@@ -105,7 +105,7 @@ fn faults(point: &Point) -> Vec<Planned> {
     kinds.into_iter().map(planned).collect()
 }
 
-/// The faults of one scene: all, or a kill at a sixth of the points and a random choice of the others.
+/// The faults of one scene: all, or a kill at an eighth of the points and a random choice of the others.
 fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Case> {
     let all: Vec<Planned> = points.iter().flat_map(faults).collect();
     let (mut kills, mut others): (Vec<_>, Vec<_>) =
@@ -114,7 +114,7 @@ fn cases(points: &[Point], is_whole: bool, random: &mut fastrand::Rng) -> Vec<Ca
         // Those before and after one point are neighbours.
         kills = kills.chunks(2).filter_map(|pair| random.choice(pair).cloned()).collect();
         random.shuffle(&mut kills);
-        kills.truncate(points.len().div_ceil(6));
+        kills.truncate(points.len().div_ceil(8));
         random.shuffle(&mut others);
         others.truncate(DRAWN);
         // In one round, as each round takes as long as the lease and a rerun.
