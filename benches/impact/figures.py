@@ -53,7 +53,7 @@ def latencies(seen):
         lines.append(f"| {name} | {' | '.join(each)} |")
     fallen = [(name, [line["fallen"] for line in of(seen, name).values() if line.get("fallen") is not None])
               for name in names(seen)]
-    lines += [f"\n{name}: the pace fell {spread(seconds)} s after the application's first transaction"
+    lines += [f"\n{name}: the pace fell {spread(seconds)} s after the application was started"
               for name, seconds in fallen if seconds and seen[0]["scene"] == "middle"]
     return [*lines, ""]
 

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import math
 import os
 import pathlib
 import random
@@ -31,8 +32,7 @@ from postgres import Server  # noqa: E402
 
 PORT = 54996
 ITEMS = 200_000
-# The table and its indexes fit into the first; nearly all of them must come from the system's cache with the other.
-SETUPS = {"memory": "4GB", "small": "64MB"}
+SETUPS = ["memory", "small"]
 SETTINGS = {"work_mem": "16MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "autovacuum": "off",
             "track_io_timing": "off", "effective_cache_size": "16GB"}
 # Time limit for a contender's start, which is not measured. The impact on the application afterwards is.
@@ -43,6 +43,11 @@ START_ROWS = 50_000
 BUSY_CORES_MAX = 0.25
 
 
+def shared_buffers(setup, rows):
+    """The table and its indexes fit into the first; nearly all of them must come from the system's cache with the other."""
+    return f"{max(4, math.ceil(rows / 6e6))}GB" if setup == "memory" else "64MB"
+
+
 class Place:
     """The servers, the directories and the binary."""
 
@@ -50,7 +55,7 @@ class Place:
         self.home = ROOT / "target/impact"
         self.binary = arguments.binary.resolve()
         self.rows = arguments.rows
-        settings = {**SETTINGS, "shared_buffers": SETUPS[setup]}
+        settings = {**SETTINGS, "shared_buffers": shared_buffers(setup, self.rows)}
         self.cluster = self.home / "postgres"
         self.cluster.mkdir(parents=True, exist_ok=True)
         self.server = Server(self.cluster, PORT, settings, f"impact_{self.rows}")
@@ -122,8 +127,8 @@ def one_round(place, app, contender, scene, seconds):
     after = Counters(server)
     cpu = after_cpu.cpu - before.cpu
     ours = cpu + tool + dynamo + latencies["app_cpu"]
-    if contender and "began" in latencies:
-        latencies["fallen"] = scenes.fallen(contender.said, latencies["began"])
+    if contender and "started" in latencies:
+        latencies["fallen"] = scenes.fallen(contender.said, latencies["started"])
     return {
         "contender": contender.name if contender else "idle", **latencies, "rows": after.rows - before.rows,
         "blocks": after.blocks - before.blocks, "missed": after.missed - before.missed, "wal": after.wal - before.wal, "cpu": cpu,
@@ -211,7 +216,7 @@ def main():
     parser.add_argument("--patience", type=float, default=0, help="seconds to wait for a quiet machine before a round")
     parser.add_argument("--chart", type=pathlib.Path, help="where to write the SVG")
     arguments = parser.parse_args()
-    chosen = list(SETUPS) if arguments.setup == "both" else [arguments.setup]
+    chosen = SETUPS if arguments.setup == "both" else [arguments.setup]
     # Ending it also ends its servers.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit("ended"))
@@ -223,7 +228,7 @@ def main():
                 print(f"{setup}: {read_once(place)}", flush=True)
                 seen += rounds(place, arguments, setup, out)
     for setup in chosen:
-        print(f"\n{setup} ({SETUPS[setup]} of shared_buffers)")
+        print(f"\n{setup} ({shared_buffers(setup, arguments.rows)} of shared_buffers)")
         for name, scene in scenes.SCENES.items():
             lines = [line for line in seen if (line["setup"], line["scene"]) == (setup, name)]
             if lines:

@@ -81,7 +81,7 @@ class App:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         lines = self._log(seconds, ["-R", self.rate], arrival)
         now = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = {"transactions": len(lines), "began": self.began,
+        result = {"transactions": len(lines), "started": self.started, "began": self.began,
                   "app_cpu": now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime}
         names = list(self.mix)
         for prefix, kept in [("", {*names}), ("reads_", {*names} - WRITES), ("writes_", WRITES)]:
@@ -101,6 +101,7 @@ class App:
         # The run was ended, and its last line may be incomplete.
         for log in place.home.glob("app.*"):
             log.unlink()
+        self.started = time.time()
         subprocess.run(words, check=True, capture_output=True)
         lines = []
         for log in place.home.glob("app.*"):

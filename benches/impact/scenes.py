@@ -104,8 +104,8 @@ def beside(place, sql):
                           " AND pid <> pg_backend_pid()")
 
 
-def fallen(log, began):
-    """Seconds from the application's begin until the log tells a pace with rests. `None`: the log tells of none, or it
+def fallen(log, started):
+    """Seconds from the application's start until the log tells a pace with rests. `None`: the log tells of none, or it
     rested already."""
     rests = True
     for line in log.splitlines():
@@ -113,9 +113,9 @@ def fallen(log, began):
         if not found:
             continue
         at = datetime.datetime.fromisoformat(found.group(1).replace("Z", "+00:00")).timestamp()
-        if at >= began and rests:
+        if at >= started and rests:
             return None
         rests = float(found.group(2)) >= RESTING
-        if at >= began and rests:
-            return at - began
+        if at >= started and rests:
+            return at - started
     return None
