@@ -13,6 +13,7 @@ use crate::scripts::{piped, psql};
 use crate::support::Database;
 use crate::support::cli::{Place, daily, day, lines};
 use crate::support::proxy::Holder;
+use crate::support::until;
 use crate::support::world::{BUDGET, DAILY, EVENTS, Setup, Urls, World, clock, install_capture};
 
 /// [`DAILY`], captured.
@@ -298,9 +299,7 @@ async fn marks_of_a_slice_that_ended_while_they_were_read_are_not_lost() {
     let other = world.redefined(&rollups);
     let meanwhile = async {
         holder.holds().await;
-        while other.run("2026-01-01").await.completion.is_none() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        until("the other has run", async || other.run("2026-01-01").await.completion).await;
         sqlx::raw_sql(ROWS).execute(&pool).await.unwrap();
         holder.let_go();
     };

@@ -17,6 +17,7 @@ use crate::kill::{SLICE, is_done, slow_place};
 use crate::support::Database;
 use crate::support::cli::{Place, daily, lines};
 use crate::support::proxy::{Cutter, Unreliable};
+use crate::support::until;
 use crate::support::world::{BUDGET, Setup, Urls, World, clock, instant};
 use crate::waits::hold_slot;
 
@@ -197,9 +198,8 @@ async fn load_stops_reading_before_the_next_chunk_and_its_end_lets_it_go_on() {
         async move { world.run("2026-01-01").await }
     });
     let chunks = "SELECT coalesce((SELECT chunks FROM tallymark.progress), 0)";
-    while world.target_value(chunks).await.parse::<i32>().unwrap() < 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let read = async || world.target_value(chunks).await.parse::<i32>().unwrap();
+    until("two chunks are read", async || (read().await >= 2).then_some(())).await;
     let sessions = load(&world.urls, 4).await;
     tokio::time::timeout(BUDGET, waits.changed()).await.unwrap().unwrap();
     let reason = waits.borrow_and_update().clone().unwrap();

@@ -9,7 +9,7 @@ use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
 use tallymark::model::clock::Stopwatch;
 
 use crate::support::cli::{Ended, Place, ended, execute, lines, signal, with_password};
-use crate::support::{Database, cache, options, server_directory, share};
+use crate::support::{Database, cache, options, server_directory, share, until};
 
 /// The hour used where one is enough.
 pub(crate) const SLICE: &str = "2026-02-15T23:00:00Z";
@@ -161,12 +161,8 @@ pub(crate) async fn versions(place: &Place) -> Vec<String> {
 }
 
 /// Waits until the target has a row that `sql` finds.
-async fn until(place: &Place, sql: &str) {
-    let watch = Stopwatch::start();
-    while lines(&place.target_url, sql).await.is_empty() {
-        assert!(watch.elapsed().as_secs() < 60, "never: {sql}");
-        thread::sleep(Duration::from_millis(20));
-    }
+async fn there_is(place: &Place, sql: &str) {
+    until(sql, async || lines(&place.target_url, sql).await.pop()).await;
 }
 
 async fn a_zombie_writes_nothing(place: &Place) {
@@ -177,7 +173,7 @@ async fn a_zombie_writes_nothing(place: &Place) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    until(place, "SELECT 1 FROM tallymark.progress WHERE chunks >= 2").await;
+    there_is(place, "SELECT 1 FROM tallymark.progress WHERE chunks >= 2").await;
     signal(zombie.id(), "STOP");
     let held = place.run(&run).good().json();
     assert_eq!(held["slices"][0]["outcome"], "leased", "{held}");
@@ -284,7 +280,7 @@ async fn a_dynamodb_that_goes_away_is_told_and_its_return_makes_all_good() {
     let backfill =
         ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "3s", "--yes"];
     let child = place.command(&backfill).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
-    until(&place, "SELECT 1 FROM tallymark.slice").await;
+    there_is(&place, "SELECT 1 FROM tallymark.slice").await;
     place.stop_dynamo();
     cut_off(child.unwrap(), &["dynamodb could not be reached"]);
     place.start_dynamo().await;
@@ -315,7 +311,7 @@ async fn a_postgresql_that_crashes_is_told_and_its_return_makes_all_good() {
     let backfill =
         ["backfill", "hourly", "--from", START, "--to", SOON.0, "--budget", "10s", "--yes"];
     let child = place.command(&backfill).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
-    until(&place, "SELECT 1 FROM tallymark.slice").await;
+    there_is(&place, "SELECT 1 FROM tallymark.slice").await;
     let file = std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap();
     let postmaster = file.lines().next().unwrap();
     assert!(Command::new("kill").args(["-QUIT", postmaster]).status().unwrap().success());

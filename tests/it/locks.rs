@@ -15,6 +15,7 @@ use tallymark::work::slice_run::{self, RunOptions};
 
 use crate::cli::is_documented;
 use crate::support::cli::{Place, daily};
+use crate::support::until;
 use crate::support::world::{DAILY, EVENTS, Setup, World, instant, random_events};
 use tallymark::model::slice::Order;
 
@@ -158,30 +159,22 @@ async fn a_statement_that_an_operator_cancels_counts_for_nobody_and_one_that_is_
         random_events(2, 50)
     );
     let world = World::new(&sql, setup).await;
-    let url = world.urls.source.clone();
-    let operator = tokio::spawn(async move {
-        let mut operator = PgConnection::connect(&url).await.unwrap();
-        loop {
-            let cancelled: Vec<bool> = sqlx::query_scalar(
-                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
-                 AND state = 'active' AND wait_event = 'PgSleep' AND pid <> pg_backend_pid()",
-            )
-            .fetch_all(&mut operator)
-            .await
-            .unwrap();
-            if !cancelled.is_empty() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
+    let operator = async {
+        let mut operator = PgConnection::connect(&world.urls.source).await.unwrap();
+        let cancels = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+            AND state = 'active' AND wait_event = 'PgSleep' AND pid <> pg_backend_pid()";
+        until(cancels, async || {
+            let cancelled = sqlx::query_scalar::<_, bool>(cancels).fetch_all(&mut operator);
+            cancelled.await.unwrap().pop()
+        })
+        .await;
+    };
     let deadline = Deadline::after(&*clock, Duration::from_secs(600));
     let slice = world.slice("2026-01-01");
     let options = RunOptions::default();
-    let ended = slice_run::run_slice(&world.worker, world.rollup(), slice, deadline, options)
-        .await
-        .unwrap();
-    operator.await.unwrap();
+    let run = slice_run::run_slice(&world.worker, world.rollup(), slice, deadline, options);
+    let (ended, ()) = tokio::join!(run, operator);
+    let ended = ended.unwrap();
     assert_eq!(ended.outcome, Outcome::Yielded, "{ended:?}");
     let checkpoint = world.checkpoint("2026-01-01").await.unwrap();
     assert_eq!((checkpoint.state, checkpoint.failures), (State::Yielded, 0), "{checkpoint:?}");

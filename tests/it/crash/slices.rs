@@ -19,7 +19,6 @@ use crate::support::cli::{Place, execute, lines};
 pub const SLICES: usize = 4 * 24;
 
 /// The day of the last of them, and that of the last of the application's rows.
-/// The day of the last of them.
 const LAST_DAY: &str = "2026-02-04";
 
 /// Each failure is followed by a wait of at most 45 s, and the second failure by twice that.
@@ -32,6 +31,9 @@ const SLOW: &str = "CREATE TABLE slowness AS SELECT 0.005 AS seconds; \
     CREATE FUNCTION slow(timestamptz) RETURNS SETOF boolean LANGUAGE plpgsql VOLATILE ROWS 1 AS \
     'BEGIN PERFORM pg_sleep(seconds), 1 / seconds FROM public.slowness; RETURN NEXT true; END'; \
     CREATE VIEW slow_events AS SELECT e.* FROM events e CROSS JOIN LATERAL slow(e.at)";
+
+/// Looks for the transaction of [`HOLD`], which begins at once.
+const HELD_LOOKS_MAX: u32 = 10_000;
 
 /// A transaction that has an ID and stays open.
 const HOLD: &str = "BEGIN; CREATE TABLE held (); SELECT pg_sleep(600)";
@@ -128,9 +130,11 @@ impl Scene for Slices {
             let held = url.clone();
             // Ends with its backend.
             thread::spawn(move || apart(run_to_its_end(held)));
-            while !is_held(url) {
+            let comes = (0..HELD_LOOKS_MAX).any(|_| {
                 thread::sleep(Duration::from_millis(10));
-            }
+                is_held(url)
+            });
+            assert!(comes, "the transaction that the slice waits for never begins");
         }
     }
 

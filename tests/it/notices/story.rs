@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Receiver;
 use crate::support::cli::{Place, daily};
 use crate::support::serving::{Reply, Server, TOKEN};
+use crate::support::until;
 
 /// The variable and the token of operators.
 const OPERATOR: (&str, &str) = ("CONSOLE_OPERATOR", "t0ken-0f-the-operator");
@@ -48,13 +49,8 @@ async fn act(server: &Server, page_with_form: &str, fields: &[(&str, &str)]) -> 
         body.len()
     );
     let at = ask(server, "POST /act", &headers, &body).is(303).headers["location"].clone();
-    loop {
-        let shown = page(server, &at);
-        if !shown.contains(">running<") {
-            return shown;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let ended = async || Some(page(server, &at)).filter(|page| !page.contains(">running<"));
+    until("the action has ended", ended).await
 }
 
 #[tokio::test]

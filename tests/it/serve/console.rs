@@ -7,6 +7,7 @@ use tallymark::model::clock::Stopwatch;
 use super::{STORES, is_right, place};
 use crate::support::cli::{Place, day, lines};
 use crate::support::serving::{Reply, Server, TOKEN};
+use crate::support::until;
 
 /// The variables and tokens of readers and operators.
 pub(super) const READER: (&str, &str) = ("CONSOLE_READER", "t0ken-0f-the-readers");
@@ -92,13 +93,8 @@ impl<'s> Operator<'s> {
     /// Acts, and returns the page of the action once it has ended.
     async fn act(&self, fields: &[(&str, &str)]) -> String {
         let at = self.send(fields).is(303).headers["location"].clone();
-        loop {
-            let page = self.see(&at);
-            if !page.contains(">running<") {
-                return page;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        let ended = async || Some(self.see(&at)).filter(|page| !page.contains(">running<"));
+        until("the action has ended", ended).await
     }
 }
 

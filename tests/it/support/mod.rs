@@ -26,10 +26,31 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, id};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use tallymark::embedded::postgres::{Binaries, EmbeddedPostgres, Options};
+use tallymark::model::clock::Stopwatch;
+
+/// The longest wait for what another task or process brings about. No machine stands still for so long.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Looks again and again, until there is what `look` looks for.
+///
+/// # Panics
+///
+/// After [`WAIT_MAX`], with `what` never came.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let watch = Stopwatch::start();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(watch.elapsed() < WAIT_MAX, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// Programs that were fetched stay here for the next run.
 pub fn cache() -> PathBuf {

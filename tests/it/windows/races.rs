@@ -10,6 +10,7 @@ use tallymark::work::slice_run::{self, RunOptions};
 
 use super::{STORES, events, is_exact, named, rollups, work_off};
 use crate::support::polls::{killed, sweep};
+use crate::support::until;
 use crate::support::world::{BUDGET, Keeper, PAST_LEASE, Setup, World, clock, instant, records};
 
 /// The worker of a finer slice is killed at every await, each time after another change, and others
@@ -126,7 +127,5 @@ async fn until_waiting(world: &World, locktype: &str) {
         "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted \
          AND locktype = '{locktype}' AND datname = current_database()"
     );
-    while records(&world.pool, &waits).await.is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(&waits, async || records(&world.pool, &waits).await.pop()).await;
 }
