@@ -44,7 +44,7 @@ BUSY_CORES_MAX = 0.25
 
 
 def shared_buffers(setup, rows):
-    """The table and its indexes fit into the first; nearly all of them must come from the system's cache with the other."""
+    """With `memory` the table and its indexes fit; with `small` nearly all of them come from the system's cache."""
     return f"{max(4, math.ceil(rows / 6e6))}GB" if setup == "memory" else "64MB"
 
 

@@ -3,7 +3,7 @@
 //! The looks before a statement say nothing of work that begins during it. So short looks go on
 //! beside it, in a session of their own. Once others are at work, the statement's transaction is
 //! cancelled, and what it read is read again at the slow pace. So they feel a worker that had the
-//! server to itself for about a tenth of a second.
+//! server to itself for some hundredths of a second.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -205,6 +205,8 @@ impl<'g> Watch<'g> {
                 Ok(Sight::Nobody) => again = again.saturating_sub(1),
                 Err(error) => {
                     tracing::info!(error = %error.in_one_line(), "others are not seen");
+                    // What came meanwhile may have come slowly.
+                    self.latest.clear();
                     tokio::time::sleep(LOOK_TIMEOUT).await;
                 }
             }
@@ -214,11 +216,11 @@ impl<'g> Watch<'g> {
     /// Whether others who came are still at work after a while.
     async fn others_stay(&mut self) -> bool {
         tokio::time::sleep(SPELL).await;
-        // That they connected does not tell whether they work.
-        self.latest.clear();
         let mut seen = 0;
         for _ in 0..SPELL_LOOKS {
             tokio::time::sleep(BETWEEN).await;
+            // That they connected counts once, as it does not tell whether they work.
+            self.latest.drain(..self.latest.len().saturating_sub(1));
             seen += u32::from(!matches!(self.look().await, Ok(Sight::Nobody)));
         }
         seen >= SPELL_SEEN
@@ -242,12 +244,17 @@ impl<'g> Watch<'g> {
         let wrong = |error| DbError::new(self.source.side(), whole.doing, error);
         let look = read().map_err(wrong)?;
         let sight = look.after(&self.latest);
-        if self.latest.len() == LATEST {
-            self.latest.pop_front();
-        }
-        self.latest.push_back(look);
+        keep(&mut self.latest, look);
         Ok(sight)
     }
+}
+
+/// Adds a look to the latest ones.
+fn keep(latest: &mut VecDeque<ShortLook>, look: ShortLook) {
+    if latest.len() == LATEST {
+        latest.pop_front();
+    }
+    latest.push_back(look);
 }
 
 #[cfg(test)]
@@ -275,6 +282,12 @@ mod tests {
         // One after another.
         let two = ShortLook { connected: 11.0, ..quiet };
         assert_eq!(connecting.after(&VecDeque::from([two])), Sight::Nobody);
-        assert_eq!(connecting.after(&VecDeque::from([quiet, two])), Sight::Several);
+        let mut latest = VecDeque::from([quiet]);
+        for _ in 1..LATEST {
+            assert_eq!(connecting.after(&latest), Sight::Several);
+            keep(&mut latest, two);
+        }
+        keep(&mut latest, two);
+        assert_eq!(connecting.after(&latest), Sight::Nobody, "they came slowly");
     }
 }

@@ -249,14 +249,11 @@ async fn an_adoption_that_is_killed_at_any_await_leaves_nothing_half() {
         tick(&world).await;
         let mut refused = 0;
         let stride = || if share::is_whole() { 1 } else { fastrand::usize(1..25) };
-        for polls in sweep(1, stride) {
-            match killed_after(adopted(&world), polls).await {
-                Some(Ok(())) => break,
-                Some(Err(error)) => {
-                    refused += 1;
-                    assert!(refused < REFUSED_MAX, "{error}");
-                }
-                None => {}
+        'sweep: for polls in sweep(1, stride) {
+            while let Some(ended) = killed_after(adopted(&world), polls).await {
+                let Err(error) = ended else { break 'sweep };
+                refused += 1;
+                assert!(refused < REFUSED_MAX, "{error}");
             }
             assert_eq!(world.target_value(HALF).await, "0 0 0", "{keeper:?}, {polls} polls");
             if polls % 3 == 0 {

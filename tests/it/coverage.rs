@@ -92,7 +92,7 @@ async fn a_late_row_is_never_hidden_by_a_worker_that_had_not_read_it() {
         let mut rows = 1;
         // Of a whole run every poll, so that no draw leaves out the one that shows a fault.
         let stride = || if share::is_whole() { 1 } else { fastrand::usize(1..12) };
-        for polls in sweep(stride(), stride) {
+        for polls in sweep(stride().div_ceil(2), stride) {
             // Some runs begin after a change that was found, and has yet to be counted.
             if polls % 2 == 0 {
                 rows += 1;
@@ -140,7 +140,7 @@ async fn a_change_after_a_look_is_not_told_as_found() {
     let mut rows = 1;
     // As above.
     let stride = || if share::is_whole() { 1 } else { fastrand::usize(1..16) };
-    for polls in sweep(stride(), stride) {
+    for polls in sweep(stride().div_ceil(2), stride) {
         let mut run = pin!(tick(&world));
         let ended = polled(&mut run, polls).await.is_some();
         world.sql(LATE).await;

@@ -314,7 +314,7 @@ async fn read(lane: &mut Lane, seen: &Mutex<Seen>, rng: &mut Rng, seed: u64) {
         let [one, other] = lane.workers.each_ref();
         let mirror = lane.shop.mirror();
         let ended =
-            tokio::join!(killed(try_run(one, mirror, &day), polls), try_run(other, mirror, &day),);
+            tokio::join!(killed(try_run(one, mirror, &day), polls), try_run(other, mirror, &day));
         let was_killed = ended.0.is_none();
         let ended = ended.0.into_iter().chain([ended.1]).filter_map(|ended| match ended {
             Ok(report) => Some(report),

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::listening::Listening;
-use super::postgres;
+use super::{postgres, until};
 
 /// The moment at which a connection to PostgreSQL is cut.
 #[derive(Clone, Copy, Debug)]
@@ -266,9 +266,8 @@ impl Holder {
 
     /// Waits until the message has come.
     pub async fn holds(&self) {
-        while !self.held.load(Ordering::SeqCst) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let held = async || self.held.load(Ordering::SeqCst).then_some(());
+        until("the message that is held", held).await;
     }
 
     pub fn let_go(&self) {
