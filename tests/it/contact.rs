@@ -229,6 +229,7 @@ async fn a_worker_that_is_gone_leaves_no_session_behind() {
     other.init().await.unwrap();
     assert!(sessions().await > before, "the test is about sessions that stay");
     drop(other);
+    // Ends before the minute after which a pool that is kept would close them too.
     for _ in 0..500 {
         if sessions().await <= before {
             return;

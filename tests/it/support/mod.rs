@@ -40,7 +40,7 @@ const WAIT_MAX: Duration = Duration::from_secs(300);
 ///
 /// # Panics
 ///
-/// After [`WAIT_MAX`], with `what` never came.
+/// After [`WAIT_MAX`]. The message says `what` it waited for.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let watch = Stopwatch::start();
     loop {
